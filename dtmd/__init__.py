@@ -1,0 +1,1 @@
+"""dtmd: dynamic training of machine-learned potentials on AIMD, served in LAMMPS."""

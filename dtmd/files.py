@@ -1,0 +1,49 @@
+"""Files that are either complete under their name or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dtmd.errors import DtmdError
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, moved to `path` when the block has succeeded.
+
+    Raises:
+        DtmdError: the folder or the disk does not take the file; `path` is as it was before.
+    """
+    # One fixed name, so that what a killed process left behind is overwritten by the next.
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DtmdError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed. "
+                        "Make room or give another folder, then repeat the command") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole; raises as `written_whole`."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sha256(paths: list[Path]) -> str:
+    """One hash over the contents of files, in the given order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,139 @@
+"""A molecular dynamics trajectory as it flows through the project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.geometry import complete_cell
+
+from dtmd import units
+from dtmd.errors import DtmdError
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Frames of one run, in order, with constant atoms.
+
+    Positions are unwrapped over time, so that they may be differenced; T frames, N atoms.
+
+    Attributes:
+        numbers: atomic numbers, shape (N,).
+        masses: u, shape (N,).
+        pbc: periodic directions, shape (3,), bool.
+        cells: rows are the cell vectors, Å, shape (T, 3, 3).
+        times: fs, strictly increasing, shape (T,).
+        positions: Å, shape (T, N, 3).
+        velocities: Å/fs, shape (T, N, 3), or None.
+        forces: eV/Å, shape (T, N, 3), or None.
+        energies: potential energy, consistent with the forces, eV, shape (T,), or None.
+        source: the file the frames come from, for messages and provenance.
+        notes: what the reader had to decide or leave out, for the user.
+
+    Raises:
+        DtmdError: shapes that do not fit, no frames, or times that do not increase.
+    """
+
+    numbers: np.ndarray
+    masses: np.ndarray
+    pbc: np.ndarray
+    cells: np.ndarray
+    times: np.ndarray
+    positions: np.ndarray
+    velocities: np.ndarray | None = None
+    forces: np.ndarray | None = None
+    energies: np.ndarray | None = None
+    source: str = "memory"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n_frames, n_atoms = len(self.times), len(self.numbers)
+        if n_frames == 0 or n_atoms == 0:
+            raise DtmdError(f"{self.source}: {n_frames} frames of {n_atoms} atoms; nothing to work with")
+        expected = {
+            "masses": (n_atoms,), "pbc": (3,), "cells": (n_frames, 3, 3),
+            "positions": (n_frames, n_atoms, 3), "velocities": (n_frames, n_atoms, 3),
+            "forces": (n_frames, n_atoms, 3), "energies": (n_frames,),
+        }
+        for name, shape in expected.items():
+            value = getattr(self, name)
+            if value is not None and value.shape != shape:
+                raise DtmdError(f"{self.source}: {name} have shape {value.shape}, expected {shape}")
+        later = np.flatnonzero(np.diff(self.times) <= 0)
+        if len(later):
+            k = int(later[0])
+            raise DtmdError(
+                f"{self.source}: frame {k + 1} is at {self.times[k + 1]:g} fs, not after frame {k} at "
+                f"{self.times[k]:g} fs; put the frames in order"
+            )
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def symbols(self) -> list[str]:
+        """Chemical symbol of each atom."""
+        return [chemical_symbols[z] for z in self.numbers]
+
+    @property
+    def elements(self) -> list[str]:
+        """The distinct chemical symbols, by atomic number."""
+        return [chemical_symbols[z] for z in np.unique(self.numbers)]
+
+    @property
+    def timestep(self) -> float:
+        """Spacing of the frames in fs.
+
+        Raises:
+            DtmdError: a single frame, or frames that are not equally spaced.
+        """
+        if len(self) < 2:
+            raise DtmdError(f"{self.source}: a single frame has no time step")
+        steps = np.diff(self.times)
+        spacing = float(np.median(steps))
+        uneven = np.flatnonzero(np.abs(steps - spacing) > 1e-4 * spacing)
+        if len(uneven):
+            k = int(uneven[0])
+            raise DtmdError(
+                f"{self.source}: frames {k} and {k + 1} are {steps[k]:g} fs apart, most others {spacing:g} fs; "
+                "give a run without gaps"
+            )
+        return spacing
+
+    def kinetic_energies(self) -> np.ndarray:
+        """Kinetic energy of each frame, eV, shape (T,); needs velocities."""
+        return 0.5 * units.KINETIC * np.einsum("n,tni,tni->t", self.masses, self.velocities, self.velocities)
+
+    def temperatures(self) -> np.ndarray:
+        """Temperature of each frame with 3N − 3 degrees of freedom, K, shape (T,); needs velocities."""
+        return 2.0 * self.kinetic_energies() / ((3 * len(self.numbers) - 3) * units.BOLTZMANN)
+
+    def window(self, start: int, stop: int) -> Trajectory:
+        """Frames start … stop − 1 as a trajectory of their own (views, no copy)."""
+        per_frame = ("cells", "times", "positions", "velocities", "forces", "energies")
+        cut = {name: getattr(self, name)[start:stop] for name in per_frame if getattr(self, name) is not None}
+        return replace(self, **cut)
+
+
+def unwrap(positions: np.ndarray, cells: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """Undo jumps across periodic boundaries, frame to frame and cumulatively.
+
+    Against the first frame instead, an atom that drifts further than half a cell would be torn
+    from its neighbours.
+
+    Args:
+        positions: Å, shape (T, N, 3); no atom may move half a cell between two frames.
+        cells: Å, shape (T, 3, 3).
+        pbc: shape (3,), bool; the other directions are left alone.
+
+    Returns:
+        Continuous positions, Å, shape (T, N, 3); the first frame is unchanged.
+    """
+    if not np.any(pbc):
+        return positions
+    cells = np.array([complete_cell(cell) for cell in cells])
+    scaled = np.linalg.solve(np.swapaxes(cells, 1, 2)[:, None], positions[..., None])[..., 0]
+    jumps = np.round(np.diff(scaled, axis=0)) * pbc
+    images = np.concatenate([np.zeros_like(scaled[:1]), np.cumsum(jumps, axis=0)])
+    return positions - images @ cells

@@ -1,0 +1,24 @@
+"""Every physical constant and unit conversion of the project, once.
+
+Internal units: energy eV, length Å, time fs, mass u, temperature K (CODATA 2018).
+"""
+
+ELEMENTARY_CHARGE = 1.602176634e-19  # C, so eV in J
+ATOMIC_MASS = 1.66053906660e-27  # kg
+
+ACCELERATION = ELEMENTARY_CHARGE / ATOMIC_MASS * 1e-10
+"""1 eV/(Å·u) in Å/fs²."""
+
+KINETIC = 1.0 / ACCELERATION
+"""1 u·Å²/fs² in eV."""
+
+BOLTZMANN = 8.617333262e-5
+"""eV/K."""
+
+BAR = ELEMENTARY_CHARGE * 1e30 * 1e-5
+"""1 eV/Å³ in bar."""
+
+FS_PER_PS = 1000.0
+
+ASE_TIME = KINETIC**0.5
+"""ASE's unit of time, Å·√(u/eV), in fs."""

@@ -1,0 +1,25 @@
+"""Fixtures shared by the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dtmd.plugin import build_plugin, plugin_status
+
+
+@pytest.fixture(scope="session")
+def plugin() -> Path:
+    """The LAMMPS plugin, built unless a fitting one is there."""
+    status = plugin_status()
+    return build_plugin() if status.problem else status.library
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of reference data beside the checkout; skips where there is none."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"reference data {folder} are not on this machine")
+    return folder
