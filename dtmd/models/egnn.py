@@ -1,0 +1,147 @@
+"""The E(n)-invariant message-passing network of the dynamic-training article, made smooth."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class EGNNConfig(BaseModel):
+    """Hyperparameters of `EGNN`; the defaults have the article's size.
+
+    Attributes:
+        cutoff: Å.
+        width: length of the node features.
+        n_layers: message-passing layers.
+        n_frequencies: random Fourier frequencies per layer; the feature is twice as long.
+        frequency_std: σ of the frequencies, 1/Å; they are drawn from N(0, σ²)/√2.
+        n_knots: the filters, functions of the distance alone, are evaluated on so many knots and
+            interpolated (512 change the forces by some 1e-5 eV/Å at σ = 4); 0 evaluates every edge.
+        envelope: smooth switches each message off at the cutoff; none is the article's jump.
+        readout: per_atom sums the energies of the atoms, which is extensive and what LAMMPS needs for
+            per-atom energies; pooled is the article's network on the summed features.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    architecture: Literal["egnn"] = "egnn"
+    cutoff: float = Field(default=5.0, gt=0)
+    width: int = Field(default=128, gt=0)
+    n_layers: int = Field(default=3, gt=0)
+    n_frequencies: int = Field(default=256, gt=0)
+    frequency_std: float = Field(default=4.0, gt=0)
+    n_knots: int = Field(default=512, ge=0)
+    envelope: Literal["smooth", "none"] = "smooth"
+    readout: Literal["per_atom", "pooled"] = "per_atom"
+
+    @property
+    def per_atom_energy(self) -> bool:
+        """Whether the energy of an atom has a meaning of its own."""
+        return self.readout == "per_atom"
+
+
+def smooth_envelope(distance: Tensor, cutoff: float) -> Tensor:
+    """Polynomial that falls from 1 to 0 at the cutoff, where its first two derivatives vanish.
+
+    p = 6 of Gasteiger et al., Directional message passing, eq. 8. `distance` in Å, any shape.
+    """
+    u = torch.clamp(distance / cutoff, max=1.0)
+    return 1.0 + u.pow(6) * (-28.0 + u * (48.0 - 21.0 * u))
+
+
+class EGNN(nn.Module):
+    """Three message-passing layers over random Fourier features of the distances (article eqs. 2–7)."""
+
+    def __init__(self, n_species: int, config: EGNNConfig) -> None:
+        super().__init__()
+        self.n_species = n_species
+        self.cutoff = config.cutoff
+        self.has_envelope = config.envelope == "smooth"
+        self.pooled = config.readout == "pooled"
+        self.embedding = nn.Linear(n_species, config.width)
+        self.layers = nn.ModuleList(_MessageLayer(config) for _ in range(config.n_layers))
+        self.readout = nn.Sequential(
+            nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, 1)
+        )
+
+    def forward(
+        self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, graph_index: Tensor, n_graphs: int
+    ) -> Tensor:
+        """Energies of the atoms in eV, shape (n_atoms,); see `dtmd.models` for the arguments.
+
+        With the pooled readout only their sum over a graph has a meaning: each atom gets an equal share.
+        """
+        distance = torch.linalg.vector_norm(edge_vec, dim=1, keepdim=True)
+        envelope = smooth_envelope(distance, self.cutoff) if self.has_envelope else torch.ones_like(distance)
+        one_hot = nn.functional.one_hot(species, self.n_species)
+        h = self.embedding(one_hot.to(self.embedding.weight.dtype))
+        envelope = envelope.to(h.dtype)
+        for layer in self.layers:
+            h = layer(h, edge_index, distance, envelope)
+        if not self.pooled:
+            return self.readout(h).squeeze(1)
+        n_atoms = torch.bincount(graph_index, minlength=n_graphs).to(h.dtype)
+        pooled = torch.zeros(n_graphs, h.shape[1], dtype=h.dtype, device=h.device).index_add(0, graph_index, h)
+        return (self.readout(pooled).squeeze(1) / n_atoms)[graph_index]
+
+
+class _MessageLayer(nn.Module):
+    """m_ij = Φ(h_i, h_j, RFF(d_ij)), h_i ← h_i + Φ'(h_i, Σ_j m_ij)."""
+
+    def __init__(self, config: EGNNConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.cutoff = config.cutoff
+        self.n_knots = config.n_knots
+        std = config.frequency_std / math.sqrt(2.0)
+        self.register_buffer("frequencies", std * torch.randn(1, config.n_frequencies))
+        knots = torch.linspace(0.0, config.cutoff, config.n_knots).unsqueeze(1)
+        self.register_buffer("knots", knots, persistent=False)
+        # Φ's first linear map in parts: the node parts run once per atom, not once per edge.
+        self.from_centre = nn.Linear(width, width)
+        self.from_neighbour = nn.Linear(width, width, bias=False)
+        self.from_distance = nn.Linear(2 * config.n_frequencies, width, bias=False)
+        self.message = nn.Sequential(
+            nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.LayerNorm(width), nn.SiLU()
+        )
+        self.update = nn.Sequential(
+            nn.Linear(2 * width, width), nn.LayerNorm(width), nn.SiLU(),
+            nn.Linear(width, width), nn.LayerNorm(width), nn.SiLU(),
+        )
+
+    def filters(self, distance: Tensor) -> Tensor:
+        """Φ's first linear map on the random Fourier features, (n_edges, width)."""
+        if self.n_knots == 0:
+            phase = distance.to(self.frequencies.dtype) * self.frequencies
+            return self.from_distance(torch.cat([torch.sin(phase), torch.cos(phase)], dim=1))
+        # A function of one scalar per channel: evaluated on knots, then cubic Hermite interpolation.
+        # The knots do not depend on the input, so that a frozen TorchScript holds the finished tables.
+        spacing = self.cutoff / (self.n_knots - 1)
+        phase = self.knots * self.frequencies
+        sin, cos = torch.sin(phase), torch.cos(phase)
+        value = self.from_distance(torch.cat([sin, cos], dim=1))
+        slope = spacing * self.from_distance(torch.cat([self.frequencies * cos, -self.frequencies * sin], dim=1))
+        left = torch.clamp((distance.detach() / spacing).floor(), max=self.n_knots - 2.0)
+        t = (distance / spacing - left).to(value.dtype)
+        index = left.squeeze(1).to(torch.int64)
+        rise = 3.0 * t**2 - 2.0 * t**3
+        return (
+            (1.0 - rise) * value.index_select(0, index) + rise * value.index_select(0, index + 1)
+            + t * (1.0 - t) ** 2 * slope.index_select(0, index)
+            + t**2 * (t - 1.0) * slope.index_select(0, index + 1)
+        )
+
+    def forward(self, h: Tensor, edge_index: Tensor, distance: Tensor, envelope: Tensor) -> Tensor:
+        neighbour, centre = edge_index[0], edge_index[1]
+        first = (
+            self.from_centre(h).index_select(0, centre)
+            + self.from_neighbour(h).index_select(0, neighbour)
+            + self.filters(distance)
+        )
+        message = envelope * self.message(first)
+        summed = torch.zeros_like(h).index_add(0, centre, message)
+        return h + self.update(torch.cat([h, summed], dim=1))

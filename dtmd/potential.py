@@ -1,0 +1,134 @@
+"""A model with what makes it a potential: elements, reference energies, forces and virial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dtmd.errors import DtmdError
+from dtmd.models import ModelConfig, build_model
+from dtmd.structures import Structures
+
+
+class Potential(nn.Module):
+    """Energy of structures in eV from species, edges and edge vectors.
+
+    Args:
+        elements: chemical symbols the potential knows, in the order of the species index.
+        config: the architecture and its hyperparameters.
+        reference_energies: eV per atom of each element, added in float64, shape (n_elements,).
+        force_scale: eV/Å; the network's output is multiplied by it, so that a fresh network
+            predicts forces of a sensible size.
+    """
+
+    __jit_unused_properties__ = ["precision"]
+
+    def __init__(
+        self, elements: list[str], config: ModelConfig, reference_energies: Tensor, force_scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.elements = list(elements)
+        self.config = config
+        self.model = build_model(config, len(elements))
+        self.register_buffer("reference_energies", reference_energies.to(torch.float64))
+        self.register_buffer("force_scale", torch.tensor(force_scale, dtype=torch.float64))
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the network; distances, energies and forces are float64 all the same."""
+        return next(self.model.parameters()).dtype
+
+    def to_precision(self, precision: torch.dtype) -> Potential:
+        """Change the network's precision."""
+        self.model.to(precision)
+        return self
+
+    def forward(
+        self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, graph_index: Tensor, n_graphs: int
+    ) -> Tensor:
+        """Per-atom energies, eV, float64 (n_atoms,); edge_vec in Å, float64."""
+        node_energy = self.model(species, edge_index, edge_vec, graph_index, n_graphs)
+        return self.force_scale * node_energy.to(torch.float64) + self.reference_energies[species]
+
+    def species_of(self, symbols: list[str], source: str) -> Tensor:
+        """Species indices of atoms given by symbol, int64 (n_atoms,).
+
+        Raises:
+            DtmdError: an element the potential was not made for.
+        """
+        unknown = sorted(set(symbols) - set(self.elements))
+        if unknown:
+            raise DtmdError(f"{source}: the potential does not know {', '.join(unknown)}, "
+                            f"only {', '.join(self.elements)}; train it with data that hold all elements")
+        return torch.tensor([self.elements.index(symbol) for symbol in symbols])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Energies (B,) in eV and forces (n_atoms, 3) in eV/Å, float64; virials (B, 3, 3) in eV if asked for."""
+
+    energies: Tensor
+    forces: Tensor
+    virials: Tensor | None = None
+
+
+def predict(
+    potential: Potential,
+    structures: Structures,
+    positions: Tensor,
+    edges: tuple[Tensor, Tensor],
+    create_graph: bool = False,
+) -> Prediction:
+    """Energies and forces F = −∇E.
+
+    Args:
+        positions: Å, float64 (n_atoms, 3).
+        edges: edge_index and shift as `dtmd.neighbors.Edges` gives them.
+        create_graph: keep the graph, so that energies and forces can be differentiated again; gradients
+            then flow to `positions` if they require them.
+    """
+    if not positions.requires_grad:
+        positions = positions.detach().requires_grad_()
+    edge_index, shift = edges
+    with torch.enable_grad():
+        edge_vec = positions[edge_index[0]] - positions[edge_index[1]] + shift
+        energies = _sum_energies(potential, structures, edge_index, edge_vec)
+        (gradient,) = torch.autograd.grad(energies.sum(), positions, create_graph=create_graph)
+    if not create_graph:
+        energies = energies.detach()
+    return Prediction(energies, -gradient)
+
+
+def predict_with_virial(
+    potential: Potential, structures: Structures, positions: Tensor, edges: tuple[Tensor, Tensor]
+) -> Prediction:
+    """As `predict`, with the virial W = −Σ_edges r_ij ⊗ ∂E/∂r_ij, whose trace over 3V is the static pressure."""
+    edge_index, shift = edges
+    positions = positions.detach()
+    edge_vec = (positions[edge_index[0]] - positions[edge_index[1]] + shift).requires_grad_()
+    energies = _sum_energies(potential, structures, edge_index, edge_vec)
+    (gradient,) = torch.autograd.grad(energies.sum(), edge_vec)
+    forces, virials = gather_edge_gradient(
+        edge_index, edge_vec.detach(), gradient, structures.graph_index, structures.n_graphs
+    )
+    return Prediction(energies.detach(), forces, virials)
+
+
+def gather_edge_gradient(
+    edge_index: Tensor, edge_vec: Tensor, gradient: Tensor, graph_index: Tensor, n_graphs: int
+) -> tuple[Tensor, Tensor]:
+    """Forces (n_atoms, 3) and virials (n_graphs, 3, 3) from ∂E/∂(edge vector), (n_edges, 3)."""
+    forces = gradient.new_zeros(len(graph_index), 3)
+    forces = forces.index_add(0, edge_index[1], gradient).index_add(0, edge_index[0], -gradient)
+    outer = -edge_vec[:, :, None] * gradient[:, None, :]
+    virials = gradient.new_zeros(n_graphs, 3, 3).index_add(0, graph_index[edge_index[1]], outer)
+    return forces, virials
+
+
+def _sum_energies(potential: Potential, structures: Structures, edge_index: Tensor, edge_vec: Tensor) -> Tensor:
+    node_energy = potential(
+        structures.species, edge_index, edge_vec, structures.graph_index, structures.n_graphs
+    )
+    return node_energy.new_zeros(structures.n_graphs).index_add(0, structures.graph_index, node_energy)
