@@ -99,8 +99,6 @@ class _MessageLayer(nn.Module):
         self.n_knots = config.n_knots
         std = config.frequency_std / math.sqrt(2.0)
         self.register_buffer("frequencies", std * torch.randn(1, config.n_frequencies))
-        knots = torch.linspace(0.0, config.cutoff, config.n_knots).unsqueeze(1)
-        self.register_buffer("knots", knots, persistent=False)
         # Φ's first linear map in parts: the node parts run once per atom, not once per edge.
         self.from_centre = nn.Linear(width, width)
         self.from_neighbour = nn.Linear(width, width, bias=False)
@@ -119,12 +117,16 @@ class _MessageLayer(nn.Module):
             phase = distance.to(self.frequencies.dtype) * self.frequencies
             return self.from_distance(torch.cat([torch.sin(phase), torch.cos(phase)], dim=1))
         # A function of one scalar per channel: evaluated on knots, then cubic Hermite interpolation.
-        # The knots do not depend on the input, so that a frozen TorchScript holds the finished tables.
+        # Independent of the input, so that a frozen TorchScript holds the finished tables. The phases are
+        # float64, as rounding would show in the slopes between knots that are close together.
         spacing = self.cutoff / (self.n_knots - 1)
-        phase = self.knots * self.frequencies
+        frequencies = self.frequencies.to(torch.float64)
+        knots = torch.arange(self.n_knots, dtype=torch.float64, device=frequencies.device).unsqueeze(1)
+        phase = spacing * knots * frequencies
         sin, cos = torch.sin(phase), torch.cos(phase)
-        value = self.from_distance(torch.cat([sin, cos], dim=1))
-        slope = spacing * self.from_distance(torch.cat([self.frequencies * cos, -self.frequencies * sin], dim=1))
+        dtype = self.from_distance.weight.dtype
+        value = self.from_distance(torch.cat([sin, cos], dim=1).to(dtype))
+        slope = self.from_distance((spacing * torch.cat([frequencies * cos, -frequencies * sin], dim=1)).to(dtype))
         left = torch.clamp((distance.detach() / spacing).floor(), max=self.n_knots - 2.0)
         t = (distance / spacing - left).to(value.dtype)
         index = left.squeeze(1).to(torch.int64)
