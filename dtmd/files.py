@@ -30,7 +30,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise DtmdError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed. "
                         "Make room or give another folder, then repeat the command") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

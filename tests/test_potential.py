@@ -62,6 +62,16 @@ def test_an_image_shift_changes_nothing():
     assert np.isclose(energy(potential, structures, positions), energy(potential, structures, shifted), rtol=1e-14)
 
 
+def test_the_order_of_the_edges_does_not_matter_even_in_float32():
+    potential = small_potential(precision=torch.float32, width=32)
+    structures, positions = real_frame()
+    index, shift = Edges(structures, potential.config.cutoff, 0.1).at(positions)
+    order = torch.randperm(len(shift), generator=torch.Generator().manual_seed(0))
+    a = predict(potential, structures, positions, (index, shift)).forces
+    b = predict(potential, structures, positions, (index[:, order], shift[order])).forces
+    assert (a - b).abs().max() < 1e-12 * a.abs().max()
+
+
 def test_float32_stays_near_float64():
     double, single = small_potential(), small_potential()
     single.load_state_dict(double.state_dict())

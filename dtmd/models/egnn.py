@@ -112,38 +112,42 @@ class _MessageLayer(nn.Module):
         )
 
     def filters(self, distance: Tensor) -> Tensor:
-        """Φ's first linear map on the random Fourier features, (n_edges, width)."""
+        """Φ's first linear map on the random Fourier features, (n_edges, width); distance in Å, (n_edges, 1)."""
         if self.n_knots == 0:
             phase = distance.to(self.frequencies.dtype) * self.frequencies
             return self.from_distance(torch.cat([torch.sin(phase), torch.cos(phase)], dim=1))
-        # A function of one scalar per channel: evaluated on knots, then cubic Hermite interpolation.
-        # Independent of the input, so that a frozen TorchScript holds the finished tables. The phases are
-        # float64, as rounding would show in the slopes between knots that are close together.
         spacing = self.cutoff / (self.n_knots - 1)
+        left = torch.clamp((distance.detach() / spacing).floor(), max=self.n_knots - 2.0)
+        t = (distance / spacing - left).to(self.frequencies.dtype)
+        cubics = self.cubics(spacing).index_select(0, left.squeeze(1).to(torch.int64))
+        c0, c1, c2, c3 = torch.chunk(cubics, 4, dim=1)
+        return c0 + t * (c1 + t * (c2 + t * c3))
+
+    def cubics(self, spacing: float) -> Tensor:
+        """Coefficients of the Hermite cubics between the knots, (n_knots − 1, 4 · width).
+
+        Independent of the input, so that a frozen TorchScript holds the finished table.
+        """
+        # Rounded phases would show in the slopes between knots that are close together.
         frequencies = self.frequencies.to(torch.float64)
         knots = torch.arange(self.n_knots, dtype=torch.float64, device=frequencies.device).unsqueeze(1)
         phase = spacing * knots * frequencies
         sin, cos = torch.sin(phase), torch.cos(phase)
-        dtype = self.from_distance.weight.dtype
-        value = self.from_distance(torch.cat([sin, cos], dim=1).to(dtype))
-        slope = self.from_distance((spacing * torch.cat([frequencies * cos, -frequencies * sin], dim=1)).to(dtype))
-        left = torch.clamp((distance.detach() / spacing).floor(), max=self.n_knots - 2.0)
-        t = (distance / spacing - left).to(value.dtype)
-        index = left.squeeze(1).to(torch.int64)
-        rise = 3.0 * t**2 - 2.0 * t**3
-        return (
-            (1.0 - rise) * value.index_select(0, index) + rise * value.index_select(0, index + 1)
-            + t * (1.0 - t) ** 2 * slope.index_select(0, index)
-            + t**2 * (t - 1.0) * slope.index_select(0, index + 1)
-        )
+        derivative = spacing * torch.cat([frequencies * cos, -frequencies * sin], dim=1)
+        value = self.from_distance(torch.cat([sin, cos], dim=1).to(self.frequencies.dtype))
+        slope = self.from_distance(derivative.to(self.frequencies.dtype))
+        rise, before, after = value[1:] - value[:-1], slope[:-1], slope[1:]
+        return torch.cat([value[:-1], before, 3.0 * rise - 2.0 * before - after, before + after - 2.0 * rise], dim=1)
 
     def forward(self, h: Tensor, edge_index: Tensor, distance: Tensor, envelope: Tensor) -> Tensor:
         neighbour, centre = edge_index[0], edge_index[1]
-        first = (
-            self.from_centre(h).index_select(0, centre)
-            + self.from_neighbour(h).index_select(0, neighbour)
-            + self.filters(distance)
+        # Sums over edges, those of the backward pass too, are float64: so the result does not depend on
+        # the order of the edges, and LAMMPS gives the same numbers as Python.
+        nodes = (
+            self.from_centre(h).to(torch.float64).index_select(0, centre)
+            + self.from_neighbour(h).to(torch.float64).index_select(0, neighbour)
         )
-        message = envelope * self.message(first)
-        summed = torch.zeros_like(h).index_add(0, centre, message)
+        message = envelope * self.message(nodes.to(h.dtype) + self.filters(distance))
+        summed = torch.zeros(h.shape, dtype=torch.float64, device=h.device)
+        summed = summed.index_add(0, centre, message.to(torch.float64)).to(h.dtype)
         return h + self.update(torch.cat([h, summed], dim=1))

@@ -1,0 +1,125 @@
+"""The exported potential: one TorchScript file that Python and LAMMPS read alike.
+
+The contract, mirrored by lammps_plugin/potential.cpp, is
+
+    forward(species: int64 [n_atoms], edge_index: int64 [2, n_edges], edge_vec: float64 [n_edges, 3])
+        -> per-atom energies, eV, float64 [n_atoms]
+
+`species` counts into the metadata's `elements`. `edge_index[0]` is the neighbour j and
+`edge_index[1]` the centre i of an edge, `edge_vec` = r_j − r_i in Å with the periodic image
+included. The list is full: each pair appears in both directions. Forces and virial come from the
+gradient of the summed energy with respect to `edge_vec`, taken by the caller; the module converts
+to its own precision inside.
+
+The archive carries, as extra files: dtmd/format, dtmd/elements ("H C Pd"), dtmd/masses (u, standard
+ones, in the order of the elements; LAMMPS checks its types against them), dtmd/cutoff (Å),
+dtmd/dtype ("float32" or "float64"), dtmd/per_atom_energy ("yes", or "no" where only the sum has a
+meaning) and dtmd/metadata.json (everything else).
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase.data import atomic_masses, atomic_numbers
+
+from dtmd.errors import DtmdError
+from dtmd.files import written_whole
+
+FORMAT = "1"
+
+_LABELS = ("elements", "cutoff", "dtype", "per_atom_energy")
+
+
+def save(module: torch.jit.ScriptModule, metadata: dict[str, Any], path: str | Path) -> None:
+    """Write an exported potential atomically.
+
+    Args:
+        module: follows the contract of this file.
+        metadata: `elements` (list of symbols), `cutoff` (Å), `dtype`, `per_atom_energy` (bool), and
+            anything else that JSON holds.
+        path: where to write.
+
+    Raises:
+        DtmdError: the file cannot be written.
+    """
+    path = Path(path)
+    with written_whole(path) as temporary:
+        try:
+            torch.jit.save(module, str(temporary), _extra_files=_extra_files(metadata))
+        except RuntimeError as error:  # torch's word for a full disk
+            raise OSError(str(error).splitlines()[0]) from error
+
+
+def load(path: str | Path) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
+    """Read an exported potential onto the CPU.
+
+    Returns:
+        The module and the metadata as given to `save`.
+
+    Raises:
+        DtmdError: as `read_metadata`, or the TorchScript part is damaged.
+    """
+    metadata = read_metadata(path)
+    try:
+        return torch.jit.load(str(path), map_location="cpu"), metadata
+    except RuntimeError as error:
+        raise DtmdError(f"{path}: damaged: {error}; write it again with: dtmd export model.pt") from error
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Read what a potential says of itself; no code of the file is run.
+
+    Returns:
+        The metadata as given to `save`.
+
+    Raises:
+        DtmdError: no such file, a foreign or truncated one, or one of another format version.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = {
+                name.partition("/extra/dtmd/")[2]: archive.read(name).decode()
+                for name in archive.namelist() if "/extra/dtmd/" in name
+            }
+    except FileNotFoundError:
+        raise DtmdError(f"{path}: no such file; write it with: dtmd export model.pt") from None
+    except (zipfile.BadZipFile, UnicodeDecodeError) as error:
+        raise DtmdError(
+            f"{path}: cut short, or not a potential ({error}); write it again with: dtmd export model.pt"
+        ) from error
+    if "format" not in files:
+        raise DtmdError(
+            f"{path} was not written by `dtmd export`. If it is a trained model, run: dtmd export {path}"
+        )
+    if files["format"] != FORMAT:
+        raise DtmdError(
+            f"{path}: format {files['format']}, this dtmd reads format {FORMAT}; "
+            "export the model again with this version: dtmd export model.pt"
+        )
+    return {
+        "elements": files["elements"].split(),
+        "cutoff": float(files["cutoff"]),
+        "dtype": files["dtype"],
+        "per_atom_energy": files["per_atom_energy"] == "yes",
+        **json.loads(files["metadata.json"]),
+    }
+
+
+def _extra_files(metadata: dict[str, Any]) -> dict[str, str]:
+    elements = metadata["elements"]
+    others = {key: value for key, value in metadata.items() if key not in _LABELS}
+    return {
+        "dtmd/format": FORMAT,
+        "dtmd/elements": " ".join(elements),
+        "dtmd/masses": " ".join(f"{atomic_masses[atomic_numbers[element]]:.4f}" for element in elements),
+        "dtmd/cutoff": repr(float(metadata["cutoff"])),
+        "dtmd/dtype": metadata["dtype"],
+        "dtmd/per_atom_energy": "yes" if metadata["per_atom_energy"] else "no",
+        "dtmd/metadata.json": json.dumps(others, indent=1),
+    }

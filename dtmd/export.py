@@ -1,0 +1,114 @@
+"""Model file → artefact for LAMMPS, checked against the model on real frames before it gets its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dtmd import artefact
+from dtmd.checkpoint import ModelFile, load_model
+from dtmd.errors import DtmdError
+from dtmd.files import written_whole
+from dtmd.neighbors import Edges
+from dtmd.potential import Potential, Prediction, gather_edge_gradient, predict_with_virial
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+"""Largest deviation of an artefact from its model, relative to the largest value."""
+
+
+class Artefact(nn.Module):
+    """A potential behind the contract of `dtmd.artefact`: one structure, no batch."""
+
+    def __init__(self, potential: Potential) -> None:
+        super().__init__()
+        self.potential = potential
+
+    def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> Tensor:
+        """Per-atom energies, eV, float64 (n_atoms,)."""
+        return self.potential(species, edge_index, edge_vec, torch.zeros_like(species), 1)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The written artefact, its metadata and the largest relative deviations seen on the probe frames."""
+
+    path: Path
+    metadata: dict
+    deviations: dict[str, float]
+
+
+def export_torchscript(model_path: Path, out: Path | None = None) -> Exported:
+    """Write `model.lammps.pt` beside the model, or `out`.
+
+    Args:
+        model_path: a model file, or a run directory that holds model.pt.
+
+    Raises:
+        DtmdError: not a model, or the artefact does not reproduce it; nothing is written then.
+    """
+    if model_path.is_dir():
+        model_path = model_path / "model.pt"
+    model = load_model(model_path)
+    out = out or model_path.with_suffix(".lammps.pt")
+    if out.resolve() == model_path.resolve():
+        raise DtmdError(f"{out}: would overwrite the model; give another file with -o")
+    metadata = _metadata(model)
+    # Freezing would fold the parameters of the model itself away, so it works on a copy from the file.
+    scripted = torch.jit.freeze(torch.jit.script(Artefact(load_model(model_path).potential).eval()))
+    with written_whole(out) as temporary:
+        artefact.save(scripted, metadata, temporary)
+        deviations = _check(model, temporary)
+    return Exported(out, metadata, deviations)
+
+
+def evaluate_artefact(
+    module: torch.jit.ScriptModule, species: Tensor, positions: Tensor, edges: tuple[Tensor, Tensor]
+) -> Prediction:
+    """Energy (1,), forces and virial (1, 3, 3) of one structure, as LAMMPS takes them from an artefact."""
+    edge_index, shift = edges
+    edge_vec = (positions[edge_index[0]] - positions[edge_index[1]] + shift).requires_grad_()
+    energy = module(species, edge_index, edge_vec).sum()
+    (gradient,) = torch.autograd.grad(energy, edge_vec)
+    graph_index = torch.zeros_like(species)
+    forces, virials = gather_edge_gradient(edge_index, edge_vec.detach(), gradient, graph_index, 1)
+    return Prediction(energy.detach().unsqueeze(0), forces, virials)
+
+
+def _check(model: ModelFile, path: Path) -> dict[str, float]:
+    module, _ = artefact.load(path)
+    potential, probes = model.potential, model.probes
+    tolerance = TOLERANCE[potential.precision]
+    worst = {"energy": 0.0, "forces": 0.0, "virial": 0.0}
+    for k in range(probes.structures.n_graphs):
+        frame = probes.frame(k)
+        edges = Edges(frame.structures, potential.config.cutoff, skin=0.1).at(frame.positions)
+        expected = predict_with_virial(potential, frame.structures, frame.positions, edges)
+        got = evaluate_artefact(module, frame.structures.species, frame.positions, edges)
+        for name in worst:
+            field = {"energy": "energies", "forces": "forces", "virial": "virials"}[name]
+            worst[name] = max(worst[name], _deviation(getattr(got, field), getattr(expected, field)))
+    bad = {name: value for name, value in worst.items() if not value <= tolerance}
+    if bad:
+        found = ", ".join(f"{name} {value:.1e}" for name, value in bad.items())
+        raise DtmdError(f"the exported potential differs from the model on real frames: {found} relative "
+                        f"(allowed {tolerance:.0e}); it was not written. Please report this with the model file")
+    return worst
+
+
+def _deviation(got: Tensor, expected: Tensor) -> float:
+    return ((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12)).item()
+
+
+def _metadata(model: ModelFile) -> dict:
+    potential = model.potential
+    return {
+        "elements": potential.elements,
+        "cutoff": potential.config.cutoff,
+        "dtype": str(potential.precision).removeprefix("torch."),
+        "per_atom_energy": potential.config.per_atom_energy,
+        "model": potential.config.model_dump(),
+        **model.metadata,
+    }

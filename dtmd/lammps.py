@@ -1,0 +1,127 @@
+"""Start files for LAMMPS, the lines that name a potential, and running `lmp`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from ase.calculators.lammps import Prism
+from ase.data import atomic_numbers
+
+from dtmd import units
+from dtmd.errors import DtmdError
+from dtmd.files import write_text
+from dtmd.plugin import environment_program
+from dtmd.trajectory import Trajectory
+
+
+def write_start(trajectory: Trajectory, frame: int, path: str | Path) -> None:
+    """Write one frame as a LAMMPS data file (units metal, atom_style atomic), atomically.
+
+    Ids follow the order of the trajectory, types the atomic numbers. LAMMPS wants the first cell
+    vector along x and the second in the xy plane: cell, positions and velocities are rotated
+    alike. ASE's own writer is not used, as it rounds masses and velocities to its unit constants.
+
+    Args:
+        trajectory: velocities are needed.
+        frame: index of the frame, may be negative.
+        path: where to write.
+
+    Raises:
+        DtmdError: no such frame, no velocities, or a cell without volume.
+    """
+    if not -len(trajectory) <= frame < len(trajectory):
+        raise DtmdError(f"{trajectory.source}: no frame {frame}, there are {len(trajectory)}")
+    if trajectory.velocities is None:
+        raise DtmdError(f"{trajectory.source}: has no velocities to start from")
+    cell = trajectory.cells[frame]
+    if np.linalg.det(cell) <= 0:
+        raise DtmdError(
+            f"{trajectory.source}: frame {frame} has a cell of volume {np.linalg.det(cell):g} Å³; "
+            "LAMMPS needs a right-handed cell with a volume, also along directions that are not periodic"
+        )
+    write_text(Path(path), _data_file(trajectory, range(len(trajectory))[frame]))
+
+
+def pair_coeff_lines(model: str | Path, elements: Sequence[str]) -> str:
+    """The lines of a LAMMPS input that use an exported potential.
+
+    Args:
+        model: the exported file.
+        elements: chemical symbols of the atom types, in their order.
+    """
+    return f"pair_style dtmd\npair_coeff * * {model} {' '.join(elements)}"
+
+
+def run_lammps(
+    input_file: str | Path, variables: Mapping[str, object], cwd: str | Path = ".", threads: int = 1
+) -> str:
+    """Run the `lmp` of this environment on one MPI rank.
+
+    Args:
+        input_file: LAMMPS input.
+        variables: given as `-var NAME VALUE`.
+        cwd: folder to run in.
+        threads: cores for the potential, where the input does not say so.
+
+    Returns:
+        What `lmp` printed.
+
+    Raises:
+        DtmdError: `lmp` failed; with the end of what it printed.
+    """
+    command = [environment_program("lmp"), "-in", str(input_file), "-log", "none"]
+    for name, value in variables.items():
+        command += ["-var", name, str(value)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, text=True, errors="replace",
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )
+    if done.returncode != 0:
+        tail = "\n  ".join(done.stdout.splitlines()[-15:])
+        raise DtmdError(f"LAMMPS failed: {' '.join(command)}\n  {tail}")
+    return done.stdout
+
+
+def _data_file(trajectory: Trajectory, frame: int) -> str:
+    prism = Prism(trajectory.cells[frame])
+    positions = trajectory.positions[frame] @ prism.rot_mat
+    velocities = trajectory.velocities[frame] @ prism.rot_mat * units.FS_PER_PS
+    elements = trajectory.elements
+    types = [elements.index(symbol) + 1 for symbol in trajectory.symbols]
+    xhi, yhi, zhi, xy, xz, yz = prism.get_lammps_prism().tolist()
+    boundary = " ".join("p" if periodic else "f" for periodic in trajectory.pbc)
+
+    origin = f"{trajectory.source} frame {frame}, {trajectory.times[frame]:g} fs"
+    lines = [f"{origin}; units metal, boundary {boundary}", ""]
+    lines += [f"{len(types)} atoms", f"{len(elements)} atom types", ""]
+    lines += [f"0 {xhi!r} xlo xhi", f"0 {yhi!r} ylo yhi", f"0 {zhi!r} zlo zhi"]
+    lines += [f"{xy!r} {xz!r} {yz!r} xy xz yz", "", "Masses", ""]
+    for number, element in enumerate(elements, start=1):
+        lines.append(f"{number} {_mass(trajectory, element)!r} # {element}")
+    lines += ["", "Atoms # atomic", ""]
+    for number, (kind, xyz) in enumerate(zip(types, positions.tolist()), start=1):
+        lines.append(f"{number} {kind} {_numbers(xyz)}")
+    lines += ["", "Velocities", ""]
+    for number, xyz in enumerate(velocities.tolist(), start=1):
+        lines.append(f"{number} {_numbers(xyz)}")
+    return "\n".join(lines) + "\n"
+
+
+def _mass(trajectory: Trajectory, element: str) -> float:
+    masses = np.unique(trajectory.masses[trajectory.numbers == atomic_numbers[element]])
+    if len(masses) > 1:
+        raise DtmdError(
+            f"{trajectory.source}: {element} atoms have the masses {masses.tolist()} u; "
+            "an atom type of LAMMPS has one"
+        )
+    return float(masses[0])
+
+
+def _numbers(values: Sequence[float]) -> str:
+    """repr keeps all digits of a double."""
+    return " ".join(repr(value) for value in values)

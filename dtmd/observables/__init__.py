@@ -1,0 +1,1 @@
+"""Observables: pure functions of a `Trajectory` that return numbers with their uncertainty."""

@@ -1,0 +1,142 @@
+"""Runs that start on an AIMD frame, followed against the AIMD that comes after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase.geometry import complete_cell
+
+from dtmd.observables.force_error import force_error_by_species
+from dtmd.trajectory import Trajectory
+
+TIME_TOLERANCE = 1e-3
+"""fs; frames of both sides belong together when their times agree to this."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run starts on AIMD: index of the trajectory, its frame, and how well both agree.
+
+    Attributes:
+        distance: largest distance of an atom to its AIMD position, Å.
+        velocity_difference: largest difference of a velocity component, Å/fs; None if one side has none.
+    """
+
+    trajectory: int
+    frame: int
+    distance: float
+    velocity_difference: float | None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A run against the AIMD from the same start, at the K + 1 times that both have.
+
+    Attributes:
+        times: since the start, fs, shape (K + 1,), from 0.
+        force_errors: per species in the order of the atomic numbers, eV/Å, shape (K + 1, n_species).
+        reference_forces: the same norm of the AIMD forces themselves, shape (K + 1, n_species).
+        rmsd: root mean square over atoms of the difference in displacement, Å, shape (K + 1,).
+        n_even: T, the steps 1 … T at even spacing from the start that the mean is taken over.
+    """
+
+    times: np.ndarray
+    force_errors: np.ndarray
+    reference_forces: np.ndarray
+    rmsd: np.ndarray
+    n_even: int
+
+    def mean_errors(self, n_steps: int) -> np.ndarray:
+        """Mean over the steps 1 … n_steps of the force error of each species; their sum is the MEPA."""
+        return self.force_errors[1 : n_steps + 1].mean(axis=0)
+
+
+def find_start(run: Trajectory, references: list[Trajectory], tolerance: float) -> Start | None:
+    """The AIMD frame on which the first frame of `run` lies, or None.
+
+    Scaled coordinates are compared, with periodic images and a common translation taken out, so
+    that a cell rotated into LAMMPS's form and a shifted origin do no harm. Among several matching
+    frames the one whose velocities agree best is taken.
+
+    Args:
+        run: same atoms in the same order as the references.
+        references: AIMD.
+        tolerance: Å, largest distance of an atom.
+    """
+    matches = []
+    for k, reference in enumerate(references):
+        distances = _start_distances(run, reference)
+        for frame in np.flatnonzero(distances <= tolerance):
+            matches.append(start_at(run, references, k, int(frame)))
+    return min(matches, key=lambda start: (start.velocity_difference or 0.0, start.distance), default=None)
+
+
+def start_at(run: Trajectory, references: list[Trajectory], trajectory: int, frame: int) -> Start:
+    """The start on a given AIMD frame, however well it agrees."""
+    reference = references[trajectory]
+    difference = None
+    if run.velocities is not None and reference.velocities is not None:
+        rotation = _rotation(run, reference, frame)
+        difference = float(np.abs(run.velocities[0] - reference.velocities[frame] @ rotation).max())
+    distance = float(_start_distances(run, reference.window(frame, frame + 1))[0])
+    return Start(trajectory, frame, distance, difference)
+
+
+def _periodic_cell(cells: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """The cell with unit vectors at right angles in the directions that are not periodic."""
+    return complete_cell(np.where(pbc[:, None], cells, 0.0))
+
+
+def _rotation(run: Trajectory, reference: Trajectory, frame: int) -> np.ndarray:
+    """R with v_run = v_reference · R, (3, 3)."""
+    own = _periodic_cell(run.cells[0], run.pbc)
+    return np.linalg.solve(_periodic_cell(reference.cells[frame], reference.pbc), own)
+
+
+def _start_distances(run: Trajectory, reference: Trajectory) -> np.ndarray:
+    """Largest distance between an atom of the run's first frame and of each reference frame, Å, (T,)."""
+    own = _periodic_cell(run.cells[0], run.pbc)
+    scaled = np.linalg.solve(own.T, run.positions[0].T).T
+    if np.array_equal(reference.cells, np.broadcast_to(reference.cells[0], reference.cells.shape)):
+        cell = _periodic_cell(reference.cells[0], reference.pbc)
+        others = reference.positions @ np.linalg.inv(cell)
+    else:
+        inverse = [np.linalg.inv(_periodic_cell(cell, reference.pbc)) for cell in reference.cells]
+        others = reference.positions @ np.array(inverse)
+    difference = others - scaled
+    difference = difference - difference[:, :1]
+    difference -= np.round(difference) * run.pbc
+    difference -= difference.mean(axis=1, keepdims=True)
+    return np.linalg.norm(difference @ own, axis=-1).max(axis=1)
+
+
+def common_frames(run: Trajectory, reference: Trajectory, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the frames of `run` and of `reference` at the same time after the start at `frame`."""
+    own, other = run.times - run.times[0], reference.times - reference.times[frame]
+    nearest = np.clip(np.searchsorted(other, own - TIME_TOLERANCE), 0, len(other) - 1)
+    shared = np.flatnonzero(np.abs(other[nearest] - own) <= TIME_TOLERANCE)
+    return shared, nearest[shared]
+
+
+def follow(run: Trajectory, reference: Trajectory, frame: int) -> Rollout | None:
+    """Force error and displacement of `run` against `reference` from its `frame` on.
+
+    Needs forces on both sides; None where no time after the start is on both sides.
+    """
+    mine, theirs = common_frames(run, reference, frame)
+    if len(mine) < 2:
+        return None
+    rotation = _rotation(run, reference, frame)
+    forces = reference.forces[theirs] @ rotation
+    moved = run.positions[mine] - run.positions[0]
+    expected = (reference.positions[theirs] - reference.positions[frame]) @ rotation
+    times = run.times[mine] - run.times[0]
+    even = np.abs(np.diff(times) - times[1]) <= TIME_TOLERANCE
+    return Rollout(
+        times=times,
+        force_errors=force_error_by_species(run.forces[mine], forces, run.numbers),
+        reference_forces=force_error_by_species(np.zeros_like(forces), forces, run.numbers),
+        rmsd=np.sqrt(np.mean(np.sum((moved - expected) ** 2, axis=-1), axis=-1)),
+        n_even=len(even) if even.all() else int(np.argmin(even)),
+    )

@@ -1,0 +1,228 @@
+"""Dynamic training: the stateful loop around rollouts, loss and curriculum."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from dtmd.checkpoint import ModelFile, load_model, load_tensors, provenance, save_model, save_tensors
+from dtmd.config import TrainConfig, dump_config
+from dtmd.curriculum import Progress, after_epoch, begin, next_stage, stage_converged
+from dtmd.display import TrainingDisplay
+from dtmd.errors import DtmdError
+from dtmd.files import write_text
+from dtmd.losses import rollout_loss
+from dtmd.neighbors import Edges
+from dtmd.rollout import NonFiniteForces, accumulate_gradient
+from dtmd.subsequences import Points
+from dtmd.training_data import TrainingData, load_training_data
+from dtmd.validation import Validation, validate
+
+logger = logging.getLogger(__name__)
+
+MODEL, CHECKPOINT, METRICS, CONFIG = "model.pt", "checkpoint.pt", "metrics.jsonl", "config.yaml"
+
+
+def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay) -> Path:
+    """Run or continue the training that `config` describes; returns the path of the best model.
+
+    A run that was killed goes on from its last checkpoint and ends with the same weights as an
+    undisturbed one.
+
+    Raises:
+        DtmdError: bad data, a folder that holds another run, forces that are not finite.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    _claim(run_dir, config)
+    trainer = Trainer(config, run_dir, load_training_data(config), display)
+    return trainer.run()
+
+
+def _claim(run_dir: Path, config: TrainConfig) -> None:
+    """Write the resolved config, or see that the one which is there is the same."""
+    path, text = run_dir / CONFIG, dump_config(config)
+    if not path.exists():
+        write_text(path, text)
+        return
+    old, new = path.read_text().splitlines(), text.splitlines()
+    changed = [f"{b.strip()} (was {a.strip()})" for a, b in zip(old, new, strict=False) if a != b]
+    if changed or len(old) != len(new):
+        raise DtmdError(f"{path}: this folder holds a run with another config: {'; '.join(changed) or 'more keys'}. "
+                        "Give another folder with -o, or remove this one")
+
+
+class Trainer:
+    """State of a run: weights, optimizer, curriculum, position in the epoch."""
+
+    def __init__(self, config: TrainConfig, run_dir: Path, data: TrainingData, display: TrainingDisplay) -> None:
+        self.config = config
+        self.run_dir = run_dir
+        self.data = data
+        self.display = display
+        self.device = _device(config.device)
+        self.potential = data.new_potential(config).to(self.device)
+        self.optimizer = torch.optim.Adam(self.potential.parameters())
+        self.points = data.training_points(self.potential, config)
+        self.validation_points = data.validation_points(self.potential, config)
+        self.validation_indices = self.validation_points.spread(config.data.validation_points)
+        self.probes = data.probes(self.potential)
+        self.progress = begin(config.curriculum)
+        self.best = math.inf
+        self.epoch = 0
+        self.next_batch = 0
+        self.loss_sum = 0.0
+        self._last_checkpoint = time.monotonic()
+        self._restore()
+
+    @property
+    def length(self) -> int:
+        """S of the current stage."""
+        return self.config.curriculum.lengths[self.progress.stage]
+
+    @property
+    def n_batches(self) -> int:
+        """Updates per epoch."""
+        return math.ceil(len(self.points) / self.config.optimizer.batch_size)
+
+    def run(self) -> Path:
+        """Train until the curriculum is finished."""
+        logger.info(
+            "%d training subsequences from %d trajectories, %d validation rollouts of %d frames from %d others; "
+            "%d parameters on %s", len(self.points), len(self.data.training), len(self.validation_indices),
+            self.config.curriculum.validation_length, len(self.data.validation),
+            sum(p.numel() for p in self.potential.parameters()), self.device,
+        )
+        with self.display:
+            while not self.progress.finished:
+                self._train_epoch()
+                self._close_epoch()
+        return self.run_dir / MODEL
+
+    def _train_epoch(self) -> None:
+        batch_size = self.config.optimizer.batch_size
+        generator = torch.Generator().manual_seed(1_000_003 * self.config.seed + self.epoch)
+        order = torch.randperm(len(self.points), generator=generator).tolist()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.progress.learning_rate
+        while self.next_batch < self.n_batches:
+            first = self.next_batch * batch_size
+            points = self.points.batch(order[first : first + batch_size], self.device)
+            self.loss_sum += self._update(points)
+            self.next_batch += 1
+            self.display.batch_done(self.epoch, self.next_batch, self.n_batches, self.progress, self.best)
+            if time.monotonic() - self._last_checkpoint > 60.0 * self.config.checkpoint_minutes:
+                self._save_checkpoint()
+
+    def _update(self, points: Points) -> float:
+        """One optimizer step; returns the loss."""
+        start, options = points.start, self.config.optimizer
+        edges = Edges(start.structures, self.potential.config.cutoff, options.skin)
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            loss = accumulate_gradient(
+                self.potential, start, edges, self.length,
+                lambda predictions: rollout_loss(
+                    start.structures, predictions, points.energies, points.forces,
+                    len(self.potential.elements), options.first_weight,
+                ),
+            ).item()
+        except NonFiniteForces as error:
+            raise DtmdError(self._broken(points, str(error))) from error
+        norm = torch.nn.utils.clip_grad_norm_(self.potential.parameters(), options.gradient_clip)
+        if not math.isfinite(loss) or not torch.isfinite(norm):
+            raise DtmdError(self._broken(points, f"loss {loss:g}, gradient norm {norm:g}"))
+        self.optimizer.step()
+        return loss
+
+    def _broken(self, points: Points, what: str) -> str:
+        return (f"{self.run_dir}: training broke down at S = {self.length}, epoch {self.epoch}, batch "
+                f"{self.next_batch}: {what}. Batch: {', '.join(points.names[:4])}, … The best model so far is kept; "
+                "lower the learning rate or lengthen the stages before it, in a new folder")
+
+    def _close_epoch(self) -> None:
+        """Validate, save what is best, move the curriculum on, checkpoint."""
+        curriculum, options = self.config.curriculum, self.config.optimizer
+        self.display.validating()
+        validation = validate(
+            self.potential, self.validation_points, self.validation_indices, curriculum.validation_length,
+            options.validation_batch_size, options.skin,
+        )
+        length, learning_rate = self.length, self.progress.learning_rate
+        self.progress = after_epoch(self.progress, validation.mepa, curriculum)
+        if self.progress.improved:
+            self._save_best(validation)
+        record = {
+            "epoch": self.epoch, "S": length, "learning_rate": learning_rate,
+            "loss": self.loss_sum / self.n_batches, "validation": validation.as_dict(),
+            "best_of_stage": self.progress.improved,
+        }
+        self.epoch, self.next_batch, self.loss_sum = self.epoch + 1, 0, 0.0
+        self._append_metrics(record)
+        if stage_converged(self.progress, curriculum):
+            self._begin_next_stage()
+        self._save_checkpoint()
+        self.display.epoch_done(record)
+
+    def _begin_next_stage(self) -> None:
+        """Go on from the best weights of this stage."""
+        best = self.run_dir / f"best_S{self.length}.pt"
+        if best.exists():  # absent when every rollout of the stage diverged
+            self.potential.load_state_dict(load_model(best).potential.state_dict())
+        self.progress = next_stage(self.progress, self.config.curriculum)
+
+    def _save_best(self, validation: Validation) -> None:
+        model = ModelFile(self.potential, self.probes, {
+            "config": self.config.model_dump(mode="json"),
+            "data_sha256": self.data.digest,
+            "validation": {"S": self.length, "epoch": self.epoch, **validation.as_dict()},
+            "versions": provenance(),
+            "units": {"energy": "eV", "length": "angstrom"},
+        })
+        save_model(model, self.run_dir / f"best_S{self.length}.pt")
+        if validation.mepa < self.best:
+            self.best = validation.mepa
+            save_model(model, self.run_dir / MODEL)
+
+    def _append_metrics(self, record: dict) -> None:
+        with open(self.run_dir / METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def _save_checkpoint(self) -> None:
+        save_tensors({
+            "data_sha256": self.data.digest,
+            "weights": self.potential.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "progress": asdict(self.progress), "best": self.best,
+            "epoch": self.epoch, "next_batch": self.next_batch, "loss_sum": self.loss_sum,
+        }, self.run_dir / CHECKPOINT)
+        self._last_checkpoint = time.monotonic()
+
+    def _restore(self) -> None:
+        """Take up the last checkpoint, if there is one, and forget metrics written after it."""
+        path = self.run_dir / CHECKPOINT
+        if not path.exists():
+            (self.run_dir / METRICS).unlink(missing_ok=True)
+            return
+        state = load_tensors(path)
+        if state["data_sha256"] != self.data.digest:
+            raise DtmdError(f"{path}: the AIMD files have changed since this run began; give another folder with -o")
+        self.potential.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress, self.best = Progress(**state["progress"]), state["best"]
+        self.epoch, self.next_batch, self.loss_sum = state["epoch"], state["next_batch"], state["loss_sum"]
+        lines = (self.run_dir / METRICS).read_text().splitlines() if self.epoch else []
+        write_text(self.run_dir / METRICS, "".join(line + "\n" for line in lines[: self.epoch]))
+        logger.info("continuing %s at S = %d, epoch %d, batch %d", self.run_dir, self.length, self.epoch, self.next_batch)
+
+
+def _device(name: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise DtmdError("device: cuda is asked for, torch sees no GPU; set device to cpu or auto, or see dtmd doctor")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")

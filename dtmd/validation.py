@@ -1,0 +1,82 @@
+"""Rollout validation: the potential's own trajectory against AIMD, step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dtmd.losses import energy_loss, force_error_by_species
+from dtmd.neighbors import Edges
+from dtmd.potential import Potential
+from dtmd.rollout import NonFiniteForces, rollout
+from dtmd.subsequences import Points, Subsequences
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Errors of rollouts from AIMD frames that the potential was not trained on.
+
+    Attributes:
+        elements: of the columns of `by_step`.
+        by_step: mean absolute force component of each species at each step, eV/Å, (T, n_elements).
+        energy_error: mean |ΔE|/N of the first frames, eV/atom.
+        diverged: a rollout came to forces that are not finite; the errors are infinite then.
+    """
+
+    elements: list[str]
+    by_step: np.ndarray
+    energy_error: float
+    diverged: bool = False
+
+    @property
+    def mepa(self) -> float:
+        """Mean over the steps of the sum over species, eV/Å (article eq. 13)."""
+        return math.inf if self.diverged else float(self.by_step.sum(axis=1).mean())
+
+    def as_dict(self) -> dict:
+        """For the metrics file; an error of a diverged rollout is null."""
+        if self.diverged:
+            return {"mepa": None, "diverged": True}
+        return {
+            "mepa": self.mepa,
+            "by_species": dict(zip(self.elements, self.by_step.mean(axis=0).tolist(), strict=True)),
+            "first_frame": float(self.by_step[0].sum()),
+            "last_frame": float(self.by_step[-1].sum()),
+            "energy_per_atom": self.energy_error,
+        }
+
+
+def validate(
+    potential: Potential, points: Subsequences, indices: Sequence[int], length: int, batch_size: int, skin: float
+) -> Validation:
+    """Roll out from the chosen subsequences for `length` frames, `batch_size` side by side."""
+    device = potential.reference_energies.device
+    n_species = len(potential.elements)
+    by_step = torch.zeros(length, n_species, dtype=torch.float64, device=device)
+    energy_error = torch.zeros((), dtype=torch.float64, device=device)
+    for first in range(0, len(indices), batch_size):
+        batch = points.batch(indices[first : first + batch_size], device)
+        share = batch.start.structures.n_graphs / len(indices)
+        try:
+            errors, energy = _errors(potential, batch, length, skin)
+        except NonFiniteForces:
+            return Validation(potential.elements, by_step.cpu().numpy(), math.inf, diverged=True)
+        by_step += share * errors
+        energy_error += share * energy
+    return Validation(potential.elements, by_step.cpu().numpy(), energy_error.item())
+
+
+def _errors(potential: Potential, batch: Points, length: int, skin: float) -> tuple[torch.Tensor, torch.Tensor]:
+    structures = batch.start.structures
+    edges = Edges(structures, potential.config.cutoff, skin)
+    rows, energy = [], None
+    for k, frame in enumerate(rollout(potential, batch.start, edges, length)):
+        error = force_error_by_species(structures, frame.prediction.forces, batch.forces[:, k], len(potential.elements))
+        rows.append(error.mean(dim=0))
+        if k == 0:
+            energy = energy_loss(structures, frame.prediction.energies, batch.energies)
+    return torch.stack(rows), energy

@@ -1,0 +1,182 @@
+"""Training from the command line: files, resumption after kill −9, bad input."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from small import AIMD, small_potential
+
+from dtmd.checkpoint import load_model, load_tensors
+from dtmd.config import load_config
+from dtmd.errors import DtmdError
+from dtmd.subsequences import Subsequences, split
+from dtmd.training_data import load_training_data, reference_energies
+from dtmd.validation import validate
+
+CONFIG = {
+    "name": "tiny", "seed": 3, "threads": 1, "checkpoint_minutes": 1e-4,
+    "data": {
+        "train": [str(AIMD / "train" / "h2pd6_007_from_000.extxyz.xz"), str(AIMD / "train" / "h2pd6_001_from_000.extxyz.xz")],
+        "validation": [str(AIMD / "validation")], "stride": 20, "validation_points": 2,
+    },
+    "model": {"architecture": "egnn", "cutoff": 3.0, "width": 8, "n_layers": 1, "n_frequencies": 4},
+    "curriculum": {"lengths": [1, 2, 3], "max_epochs": [3, 2, 1], "validation_length": 5},
+    "optimizer": {"batch_size": 4},
+}
+
+
+def write_config(folder: Path, **changes) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(CONFIG | changes))
+    return path
+
+
+def dtmd(*arguments, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "dtmd", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The run folder of an undisturbed training."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    result = dtmd("train", write_config(folder), "-o", folder / "run")
+    assert result.returncode == 0, result.stderr + result.stdout
+    return folder / "run"
+
+
+def test_a_run_writes_what_is_promised(finished):
+    names = {p.name for p in finished.iterdir()}
+    assert {"model.pt", "best_S1.pt", "best_S2.pt", "best_S3.pt", "metrics.jsonl", "config.yaml", "checkpoint.pt",
+            "train.log"} <= names
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in records] == list(range(6))
+    assert [r["S"] for r in records] == [1, 1, 1, 2, 2, 3]
+    assert all(r["validation"]["mepa"] > 0 for r in records)
+    best = min(records, key=lambda r: r["validation"]["mepa"])
+    metadata = load_model(finished / "model.pt").metadata
+    assert metadata["validation"]["mepa"] == best["validation"]["mepa"]
+    assert len(metadata["data_sha256"]) == 64 and metadata["versions"]["torch"] == torch.__version__
+    assert load_config(finished / "config.yaml").curriculum.lengths == [1, 2, 3]
+
+
+def test_the_best_model_reproduces_its_validation(finished):
+    config = load_config(finished / "config.yaml")
+    model = load_model(finished / "model.pt")
+    points = load_training_data(config).validation_points(model.potential, config)
+    validation = validate(model.potential, points, points.spread(2), 5, 2, 0.5)
+    assert math.isclose(validation.mepa, model.metadata["validation"]["mepa"], rel_tol=1e-6)
+
+
+def test_kill_9_and_the_same_command_again_gives_the_same_weights(finished, tmp_path):
+    config, run = write_config(tmp_path), tmp_path / "run"
+    for kill_after in (2, 9, 17):  # batches: in the middle of the first, second and third epoch
+        process = subprocess.Popen([sys.executable, "-m", "dtmd", "train", config, "-o", run],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not _has_reached(run / "checkpoint.pt", kill_after):
+            assert process.poll() is None, "the training ended before it could be killed"
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    result = dtmd("train", config, "-o", run)
+    assert result.returncode == 0, result.stderr
+    assert "continuing" in (run / "train.log").read_text()
+    for name in ("model.pt", "best_S1.pt", "best_S2.pt", "best_S3.pt"):
+        expected, got = (load_tensors(folder / name)["weights"] for folder in (finished, run))
+        assert all(torch.equal(expected[key], got[key]) for key in expected), name
+    assert (run / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
+
+
+def _has_reached(checkpoint: Path, n_batches: int) -> bool:
+    if not checkpoint.exists():
+        return False
+    state = load_tensors(checkpoint)
+    return 8 * state["epoch"] + state["next_batch"] >= n_batches
+
+
+def test_a_finished_run_is_left_as_it_is(finished):
+    before = (finished / "model.pt").read_bytes()
+    result = dtmd("train", finished / "config.yaml", "-o", finished)
+    assert result.returncode == 0 and (finished / "model.pt").read_bytes() == before
+
+
+def test_another_config_in_the_same_folder_is_refused(finished, tmp_path):
+    result = dtmd("train", write_config(tmp_path, seed=4), "-o", finished)
+    assert result.returncode == 2
+    assert "seed: 4 (was seed: 3)" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_unknown_key_gives_exit_code_2_and_no_folder(tmp_path):
+    result = dtmd("train", write_config(tmp_path, modle={}), "-o", tmp_path / "run")
+    assert result.returncode == 2 and "unknown key modle; did you mean model?" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_trajectory_in_both_sets_is_refused(tmp_path):
+    data = CONFIG["data"] | {"validation": CONFIG["data"]["train"][:1]}
+    result = dtmd("train", write_config(tmp_path, data=data), "-o", tmp_path / "run")
+    assert result.returncode == 2 and "is in data.train and in data.validation" in result.stderr
+
+
+def test_too_short_trajectories_are_named(tmp_path):
+    curriculum = CONFIG["curriculum"] | {"validation_length": 400}
+    result = dtmd("train", write_config(tmp_path, curriculum=curriculum), "-o", tmp_path / "run")
+    assert result.returncode == 2 and "320 frames, subsequences of 400 are asked for" in result.stderr
+
+
+def test_loss_that_breaks_down_stops_and_keeps_the_last_model(tmp_path):
+    curriculum = CONFIG["curriculum"] | {"learning_rate": 1e30}
+    result = dtmd("train", write_config(tmp_path, curriculum=curriculum), "-o", tmp_path / "run")
+    assert result.returncode == 2
+    assert "training broke down at S = 1" in result.stderr and "frame" in result.stderr
+
+
+def test_whole_trajectories_are_split():
+    trajectories = load_training_data(load_config(None)).training
+    training, validation = split(trajectories, 0.3, seed=1)
+    assert len(training) == 5 and len(validation) == 2
+    assert not {t.source for t in training} & {t.source for t in validation}
+    assert [t.source for t in split(trajectories, 0.3, seed=1)[1]] == [t.source for t in validation]
+    with pytest.raises(DtmdError, match="a single trajectory"):
+        split(trajectories[:1], 0.3, seed=1)
+
+
+def test_reference_energies_reproduce_the_mean_energy():
+    trajectories = load_training_data(load_config(None)).training
+    energies = reference_energies(trajectories, ["H", "C", "Pd"])
+    mean = np.mean([t.energies.mean() for t in trajectories])
+    assert abs(energies @ [2, 49, 6] - mean) < 1e-6
+
+
+def test_subsequences_hold_consecutive_frames_of_one_trajectory():
+    potential = small_potential()
+    trajectories = load_training_data(load_config(None)).training[:2]
+    points = Subsequences(trajectories, potential, length=100, stride=60)
+    assert len(points) == 8
+    batch = points.batch([5, 2], torch.device("cpu"))
+    assert batch.names == [f"{trajectories[1].source} frame 60", f"{trajectories[0].source} frame 120"]
+    assert np.array_equal(batch.forces[:57, 99].numpy(), trajectories[1].forces[159])
+    assert batch.start.structures.atom_ranges == [(0, 57), (57, 114)]
+
+
+def test_integrating_the_reference_forces_gives_the_aimd_positions():
+    """Units, time step and frame order of a training point."""
+    potential = small_potential()
+    trajectory = load_training_data(load_config(None)).training[0]
+    points = Subsequences([trajectory], potential, 20, stride=50).batch([1], torch.device("cpu"))
+    start = points.start
+    positions, velocities = start.positions, start.velocities
+    dt, inverse_mass = start.atom_timesteps, start.inverse_masses
+    for k in range(19):
+        a, b = inverse_mass * points.forces[:, k], inverse_mass * points.forces[:, k + 1]
+        positions = positions + dt * velocities + 0.5 * dt**2 * a
+        velocities = velocities + 0.5 * dt * (a + b)
+    assert np.abs(positions.numpy() - trajectory.positions[69]).max() < 1e-6

@@ -1,0 +1,82 @@
+"""Small exported potentials whose energies are checked against ASE's neighbour list and autograd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+from torch import Tensor, nn
+
+from dtmd import artefact
+
+ELEMENTS = ["H", "C", "Pd"]
+CUTOFF = 4.0
+
+
+class Toy(nn.Module):
+    """Smooth pair potential, a three-body term and two rounds of messages: reaches twice the cutoff."""
+
+    def __init__(self, cutoff: float = CUTOFF, poison: float = 0.0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(7)
+        self.register_buffer("pair", 0.5 + torch.rand(3, 3, generator=generator, dtype=torch.float64))
+        self.register_buffer("state", 0.5 + torch.rand(3, 4, generator=generator, dtype=torch.float64))
+        self.register_buffer("mix", torch.randn(4, 4, generator=generator, dtype=torch.float64))
+        self.cutoff = cutoff
+        self.poison = poison  # pairs nearer than this give NaN
+
+    def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> Tensor:
+        source, target = edge_index[0], edge_index[1]
+        vector = edge_vec.to(self.pair.dtype)
+        distance = vector.square().sum(1).sqrt()
+        envelope = (1.0 - (distance / self.cutoff) ** 2) ** 3
+        strength = self.pair[species[target], species[source]]
+        repulsion = envelope * strength * (torch.exp(3.0 * (1.0 - distance)) - 0.2)
+        repulsion = repulsion + 0.0 * (distance - self.poison).sqrt()
+
+        h = self.state[species]
+        for _ in range(2):
+            message = torch.tanh(h[source] @ self.mix) * envelope[:, None]
+            h = h + 0.3 * torch.zeros_like(h).index_add(0, target, message)
+        polar = vector.new_zeros([species.size(0), 3]).index_add(0, target, vector * envelope[:, None])
+        energy = torch.tanh(h).sum(1) + 0.05 * polar.square().sum(1)
+        return energy.index_add(0, target, repulsion).to(torch.float64)
+
+
+def write_toy(path: Path, dtype: str = "float64", per_atom_energy: bool = True, **settings: float) -> Path:
+    """Export a toy potential for H, C and Pd."""
+    module = Toy(**settings).to(getattr(torch, dtype)).eval()
+    labels = {"elements": ELEMENTS, "cutoff": CUTOFF, "dtype": dtype, "per_atom_energy": per_atom_energy}
+    artefact.save(torch.jit.script(module), labels, path)
+    return path
+
+
+def crystal(cell: np.ndarray, n_atoms: int, pbc: tuple[bool, bool, bool], seed: int = 3) -> Atoms:
+    """Random atoms of all three elements that are not closer than 1 Å, some of them outside the cell."""
+    rng = np.random.default_rng(seed)
+    atoms = Atoms(cell=cell, pbc=pbc)
+    while len(atoms) < n_atoms:
+        one_more = Atoms([ELEMENTS[len(atoms) % 3]], positions=[rng.random(3) @ cell])
+        trial = atoms + one_more
+        if not len(neighbor_list("i", trial, 1.0)):
+            atoms = trial
+    atoms.positions += (rng.integers(-1, 2, (n_atoms, 3)) * pbc) @ atoms.cell.array
+    return atoms
+
+
+def reference(path: Path, atoms: Atoms) -> dict[str, np.ndarray]:
+    """Energies (n,), forces (n, 3) and virial −dE/dε (3, 3) in eV, through positions and strain."""
+    module, _ = artefact.load(path)
+    i, j, shifts = neighbor_list("ijS", atoms, CUTOFF)
+    positions = torch.tensor(atoms.positions, requires_grad=True)
+    strain = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
+    deformation = torch.eye(3, dtype=torch.float64) + strain
+    offsets = torch.tensor(shifts @ atoms.cell.array)
+    edge_vec = (positions[j] - positions[i] + offsets) @ deformation.T
+    species = torch.tensor([ELEMENTS.index(symbol) for symbol in atoms.symbols])
+    energies = module(species, torch.tensor(np.stack([j, i])), edge_vec)
+    gradient, virial = torch.autograd.grad(energies.sum(), [positions, strain])
+    return {"energies": energies.detach().numpy(), "forces": -gradient.numpy(), "virial": -virial.numpy()}
