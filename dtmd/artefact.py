@@ -28,7 +28,7 @@ import torch
 from ase.data import atomic_masses, atomic_numbers
 
 from dtmd.errors import DtmdError
-from dtmd.files import written_whole
+from dtmd.files import torch_writing, written_whole
 
 FORMAT = "1"
 
@@ -48,11 +48,8 @@ def save(module: torch.jit.ScriptModule, metadata: dict[str, Any], path: str | P
         DtmdError: the file cannot be written.
     """
     path = Path(path)
-    with written_whole(path) as temporary:
-        try:
-            torch.jit.save(module, str(temporary), _extra_files=_extra_files(metadata))
-        except RuntimeError as error:  # torch's word for a full disk
-            raise OSError(str(error).splitlines()[0]) from error
+    with written_whole(path) as temporary, torch_writing():
+        torch.jit.save(module, str(temporary), _extra_files=_extra_files(metadata))
 
 
 def load(path: str | Path) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:

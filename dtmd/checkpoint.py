@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from dtmd.errors import DtmdError
-from dtmd.files import written_whole
+from dtmd.files import torch_writing, written_whole
 from dtmd.models import ModelConfig
 from dtmd.potential import Potential
 from dtmd.structures import Structures
@@ -75,11 +75,8 @@ def save_model(model: ModelFile, path: Path) -> None:
 
 def save_tensors(content: dict, path: Path) -> None:
     """torch.save of tensors and plain data, whole; raises as `written_whole`."""
-    with written_whole(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch's writer reports a full disk as RuntimeError
-            raise OSError(str(error).splitlines()[0]) from error
+    with written_whole(path) as temporary, torch_writing():
+        torch.save(content, temporary)
 
 
 def load_tensors(path: Path) -> dict:

@@ -9,7 +9,6 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 
 from dtmd.errors import DtmdError
@@ -96,30 +95,45 @@ def compare(
     model: Annotated[Optional[Path], typer.Option(help="The exported potential, for the report's provenance.")] = None,
     timestep: Annotated[Optional[float], typer.Option(help="MD time step in fs, for dumps without times.")] = None,
     aimd_timestep: Annotated[Optional[float], typer.Option(help="Likewise for AIMD files without it.")] = None,
-    bond_limit: Annotated[float, typer.Option(help="Å; a bond longer than this is broken.")] = 1.5,
+    start: Annotated[Optional[list[str]], typer.Option(
+        help="RUN=AIMD_FILE@FRAME: where a run began, if its positions do not tell; may be repeated.")] = None,
+    bond: Annotated[Optional[list[str]], typer.Option(
+        help="I-J: atom ids (from 1) of a bond to follow, in place of the H2 molecules; may be repeated.")] = None,
+    broken_above: Annotated[float, typer.Option(help="Å; a bond longer than this is broken …")] = 1.5,
+    bonded_below: Annotated[float, typer.Option(help="Å; … unless it is shorter than this again …")] = 1.0,
+    persistence: Annotated[float, typer.Option(help="fs; … within this time.")] = 50.0,
 ) -> None:
     """Do MD trajectories agree with AIMD? Writes report.html and metrics.json."""
     from dtmd.artefact import read_metadata
-    from dtmd.compare import BondCriterion, CompareSettings
+    from dtmd.compare import CompareSettings
     from dtmd.compare import compare as run_comparison
     from dtmd.ingest import read_aimd
     from dtmd.ingest.lammps_dump import read_dump
+    from dtmd.observables.dissociation import BondCriterion
     from dtmd.report import write_report
     from dtmd.report_summary import SUMMARY_COLUMNS, summary_rows
 
     if len(trajectories) < 2:
         raise DtmdError("give at least one MD trajectory and, last, the AIMD: dtmd compare run.lammpstrj aimd/")
     *dumps, aimd = trajectories
-    settings = CompareSettings(criterion=BondCriterion(broken_above=bond_limit))
+    settings = CompareSettings(
+        criterion=BondCriterion(broken_above, bonded_below, persistence),
+        bonds=[_bond(text) for text in bond] if bond else None,
+        starts=dict(_start(text) for text in start or []),
+    )
+    metadata = read_metadata(model) if model else None
     reference = read_aimd([aimd], aimd_timestep)
     comparison = run_comparison([read_dump(path, timestep) for path in dumps], reference, settings)
-    report = write_report(comparison, output, read_metadata(model) if model else None)
+    report = write_report(comparison, output, metadata)
     table = Table(*SUMMARY_COLUMNS)
     for row in summary_rows(comparison):
         table.add_row(*vars(row).values())
     console.print(table)
+    for run in comparison.md.runs + comparison.aimd.runs:
+        for note in run.notes:
+            console.print(f"{run.source}: {note}", markup=False, soft_wrap=True)
     for observable, reason in comparison.skipped:
-        console.print(f"skipped: {observable}: {reason}", soft_wrap=True)
+        console.print(f"skipped: {observable}: {reason}", markup=False, soft_wrap=True)
     console.print(f"report: {report}", soft_wrap=True)
 
 
@@ -156,6 +170,29 @@ def info(file: Annotated[Path, typer.Argument(help="A model file or an exported 
     console.print(describe(file), markup=False, soft_wrap=True)
 
 
+def _bond(text: str) -> tuple[int, int]:
+    """Atom indices from 0 of a bond given by ids from 1."""
+    first, _, second = text.partition("-")
+    if not (first.isdigit() and second.isdigit() and int(first) > 0 and int(second) > 0):
+        raise DtmdError(f"--bond {text}: write two atom ids, counted from 1, as in --bond 1-2")
+    return int(first) - 1, int(second) - 1
+
+
+def _start(text: str) -> tuple[str, tuple[str, int]]:
+    run, _, place = text.partition("=")
+    file, _, frame = place.rpartition("@")
+    if not (run and file and frame.isdigit()):
+        raise DtmdError(f"--start {text}: write RUN=AIMD_FILE@FRAME, frames counted from 0")
+    return run, (file, int(frame))
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints above a progress bar, one message a line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(self.format(record), markup=False, soft_wrap=True)
+
+
 def _log_to(path: Path) -> None:
     """Messages of the package go to the console and to a file."""
     try:
@@ -164,7 +201,6 @@ def _log_to(path: Path) -> None:
     except OSError as error:
         raise DtmdError(f"{path}: cannot be written ({error.strerror}); give another folder with -o") from error
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    to_console = RichHandler(console=console, show_path=False, show_level=False, highlighter=None, markup=False)
     logger = logging.getLogger("dtmd")
     logger.setLevel(logging.INFO)
-    logger.handlers = [to_file, to_console]
+    logger.handlers = [to_file, _ConsoleHandler()]

@@ -34,6 +34,15 @@ def written_whole(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def torch_writing() -> Iterator[None]:
+    """Within `written_whole`: torch reports a full disk as RuntimeError, this makes it an OSError again."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error).splitlines()[0]) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole; raises as `written_whole`."""
     with written_whole(path) as temporary:

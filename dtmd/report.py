@@ -17,8 +17,8 @@ from dtmd import report_figures as figures
 from dtmd.compare import Comparison, Side
 from dtmd.files import sha256, write_text
 from dtmd.report_summary import (
-    SUMMARY_COLUMNS, duration, number, percent, share_of_runs, short_names, summary_rows, times_split_half,
-    with_interval,
+    SUMMARY_COLUMNS, atom_ids, duration, number, percent, share_of_runs, short_names, summary_rows,
+    times_split_half, with_interval,
 )
 
 REPORT, METRICS = "report.html", "metrics.json"
@@ -65,7 +65,7 @@ def report_html(comparison: Comparison, provenance: Mapping[str, object]) -> str
     )
     environment.filters.update(
         number=number, with_interval=with_interval, percent=percent, duration=duration,
-        share_of_runs=share_of_runs, times_split_half=times_split_half,
+        share_of_runs=share_of_runs, ids=atom_ids, times_split_half=times_split_half,
     )
     names = _names(comparison.md, "MD") | _names(comparison.aimd, "AIMD")
     files = short_names(list(names))

@@ -108,6 +108,11 @@ def times_split_half(distance: DistanceComparison) -> float | None:
     return distance.wasserstein.value / distance.split_half if distance.split_half else None
 
 
+def atom_ids(bond: tuple[int, int]) -> str:
+    """A bond by its atom ids, which count from 1 as in LAMMPS."""
+    return f"{bond[0] + 1}–{bond[1] + 1}"
+
+
 def share_of_runs(count: DissociationCount) -> str:
     """How many trajectories dissociated, with the interval of the share."""
     return (f"{count.n_dissociated} of {count.n_trajectories} ({percent(count.share.low)} to "

@@ -22,7 +22,8 @@ class Validation:
 
     Attributes:
         elements: of the columns of `by_step`.
-        by_step: mean absolute force component of each species at each step, eV/Å, (T, n_elements).
+        by_step: mean absolute force component of each species at the start frame and at each of the
+            T steps, eV/Å, (T + 1, n_elements).
         energy_error: mean |ΔE|/N of the first frames, eV/atom.
         diverged: a rollout came to forces that are not finite; the errors are infinite then.
     """
@@ -34,8 +35,8 @@ class Validation:
 
     @property
     def mepa(self) -> float:
-        """Mean over the steps of the sum over species, eV/Å (article eq. 13)."""
-        return math.inf if self.diverged else float(self.by_step.sum(axis=1).mean())
+        """Mean over the steps after the start frame of the sum over species, eV/Å (article eq. 13)."""
+        return math.inf if self.diverged else float(self.by_step[1:].sum(axis=1).mean())
 
     def as_dict(self) -> dict:
         """For the metrics file; an error of a diverged rollout is null."""
@@ -43,7 +44,7 @@ class Validation:
             return {"mepa": None, "diverged": True}
         return {
             "mepa": self.mepa,
-            "by_species": dict(zip(self.elements, self.by_step.mean(axis=0).tolist(), strict=True)),
+            "by_species": dict(zip(self.elements, self.by_step[1:].mean(axis=0).tolist(), strict=True)),
             "first_frame": float(self.by_step[0].sum()),
             "last_frame": float(self.by_step[-1].sum()),
             "energy_per_atom": self.energy_error,

@@ -20,7 +20,7 @@ class BondCriterion:
     Attributes:
         broken_above: Å; a bond longer than this has come apart …
         bonded_below: Å; … unless it is shorter than this again …
-        persistence: fs; … within this time. Bonds of the first frame are shorter than `bonded_below`.
+        persistence: fs; … within this time.
     """
 
     broken_above: float = 1.5
@@ -52,12 +52,12 @@ class Dissociation:
     undecided: int
 
 
-def hydrogen_molecules(trajectory: Trajectory, bonded_below: float) -> np.ndarray:
-    """Pairs of H atoms nearer than `bonded_below` (Å) in the first frame, shape (n_bonds, 2)."""
+def hydrogen_molecules(trajectory: Trajectory, limit: float) -> np.ndarray:
+    """Pairs of H atoms nearer than `limit` (Å) in the first frame, shape (n_bonds, 2)."""
     atoms = np.flatnonzero(trajectory.numbers == HYDROGEN)
     first, second = np.triu_indices(len(atoms), k=1)
     pairs = np.stack([atoms[first], atoms[second]], axis=1)
-    return pairs[pair_distances(trajectory.window(0, 1), pairs)[0] < bonded_below]
+    return pairs[pair_distances(trajectory.window(0, 1), pairs)[0] < limit]
 
 
 def dissociation(trajectory: Trajectory, bonds: np.ndarray, criterion: BondCriterion) -> Dissociation:
@@ -147,6 +147,6 @@ def bonds_at_start(
 ) -> np.ndarray:
     """The named bonds that are not yet broken in the first frame, or its H₂ molecules, (n_bonds, 2)."""
     if bonds is None:
-        return hydrogen_molecules(trajectory, criterion.bonded_below)
+        return hydrogen_molecules(trajectory, criterion.broken_above)
     pairs = np.array(bonds)
     return pairs[pair_distances(trajectory.window(0, 1), pairs)[0] <= criterion.broken_above]

@@ -1,0 +1,69 @@
+"""The verbs from the outside: messages, exit codes, and the whole path on a tiny model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small import AIMD, real_points, small_potential
+
+from dtmd.checkpoint import ModelFile, ProbeFrames, save_model
+from dtmd.plugin import environment_program
+
+INPUTS = AIMD.parent
+
+
+def dtmd(*arguments, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "dtmd", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["train", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+    (["export", "nowhere.pt"], "nowhere.pt: no such file"),
+    (["info", "nowhere.pt"], "nowhere.pt: no such file"),
+    (["export", "--format", "onnx", "x.pt"], "--format onnx: unknown"),
+    (["compare", "one.lammpstrj"], "give at least one MD trajectory"),
+    (["compare", "run.lammpstrj", "empty"], "no AIMD files in this folder"),
+    (["compare", "run.lammpstrj", str(AIMD / "test"), "--bond", "0-1"], "counted from 1"),
+    (["compare", "run.lammpstrj", str(AIMD / "test"), "--start", "x"], "write RUN=AIMD_FILE@FRAME"),
+    (["start", str(AIMD / "test"), "-o", "x.data"], "2 trajectories; give one file"),
+])
+def test_bad_input_gives_one_message_and_exit_code_2(tmp_path, arguments, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "run.lammpstrj").write_text("")
+    result = dtmd(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "comparison").exists()
+
+
+def test_from_model_to_report(plugin, tmp_path):
+    """export, start, lmp with the input of the example, compare."""
+    potential = small_potential(precision=torch.float32)
+    start = real_points(potential, 2, 1).start
+    save_model(ModelFile(potential, ProbeFrames(start.structures, start.positions), {}), tmp_path / "model.pt")
+    exported = dtmd("export", "model.pt", cwd=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    assert "pair_coeff * * model.lammps.pt H C Pd" in exported.stdout
+    source = AIMD / "test" / "h2pd6_014_from_060.extxyz.xz"
+    for frame in (0, 60):
+        assert dtmd("start", source, "--frame", frame, "-o", f"{frame}.data", cwd=tmp_path).returncode == 0
+        command = [environment_program("lmp"), "-in", INPUTS / "h2pd6.in", "-var", "model", "model.lammps.pt", "-var",
+                   "start", f"{frame}.data", "-var", "steps", "60", "-var", "dense", "40", "-var", "out", f"md/{frame}"]
+        run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert run.returncode == 0, run.stdout
+    compared = dtmd("compare", "md/0.lammpstrj", "md/60.lammpstrj", AIMD, "--model", "model.lammps.pt", cwd=tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    metrics = json.loads((tmp_path / "comparison" / "metrics.json").read_text())
+    runs = metrics["rollout"]["runs"]
+    assert [run["start"]["frame"] for run in runs] == [0, 60]
+    assert all("h2pd6_014_from_060" in run["reference"] for run in runs)
+    assert (tmp_path / "comparison" / "report.html").stat().st_size > 100_000
+
+
+def test_importing_the_command_line_is_quick():
+    script = "import sys, dtmd.cli; print('torch' in sys.modules, 'ase' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "False False\n"
