@@ -31,7 +31,7 @@ class TrainingDisplay:
         )
         self._task = self._bars.add_task("starting", total=1, left="")
         self._begun = time.monotonic()
-        self._units = 0.0
+        self._units = 0.0  # work done since the start: one for each batch and frame
 
     def __enter__(self) -> TrainingDisplay:
         self._bars.start()
@@ -54,14 +54,14 @@ class TrainingDisplay:
         """Before the validation of an epoch."""
         self._bars.update(self._task, description="rollout validation")
 
-    def epoch_done(self, record: dict) -> None:
-        """After every epoch."""
-        validation = record["validation"]
-        mepa = validation["mepa"]
+    def epoch_done(self, record: dict, n_batches: int, progress: Progress) -> None:
+        """After every epoch; `progress` is that of the next one."""
+        mepa = record["validation"]["mepa"]
+        left = "done" if progress.finished else self._time_left(0, n_batches, progress)
         logger.info(
-            "epoch %d  S %d  lr %.1e  loss %.4f  MEPA %s eV/Å%s", record["epoch"], record["S"],
+            "epoch %d  S %d  lr %.1e  loss %.4f  MEPA %s eV/Å  %s%s", record["epoch"], record["S"],
             record["learning_rate"], record["loss"], "diverged" if mepa is None else f"{mepa:.4f}",
-            "  best of S" if record["best_of_stage"] else "",
+            left, "  best of S" if record["best_of_stage"] else "",
         )
 
     def _time_left(self, done: int, n_batches: int, progress: Progress) -> str:
@@ -71,7 +71,7 @@ class TrainingDisplay:
         units = (n_batches - done) * length
         limit = self._config.epoch_limit(progress.stage)
         if limit is None:
-            return f"{_clock(units * seconds_per_unit)} left in this epoch"
+            return f"{_clock(units * seconds_per_unit)} to the end of the epoch"
         units += (limit - progress.epochs_in_stage - 1) * n_batches * length
         for stage in range(progress.stage + 1, len(self._config.lengths)):
             units += self._config.epoch_limit(stage) * n_batches * self._config.lengths[stage]

@@ -40,15 +40,15 @@ def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay) -> Path:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    data = load_training_data(config)
     _claim(run_dir, config)
-    trainer = Trainer(config, run_dir, load_training_data(config), display)
-    return trainer.run()
+    return Trainer(config, run_dir, data, display).run()
 
 
 def _claim(run_dir: Path, config: TrainConfig) -> None:
-    """Write the resolved config, or see that the one which is there is the same."""
+    """Write the resolved config, or see that the run which is there has the same."""
     path, text = run_dir / CONFIG, dump_config(config)
-    if not path.exists():
+    if not (run_dir / CHECKPOINT).exists():
         write_text(path, text)
         return
     old, new = path.read_text().splitlines(), text.splitlines()
@@ -103,6 +103,9 @@ class Trainer:
             while not self.progress.finished:
                 self._train_epoch()
                 self._close_epoch()
+        if not (self.run_dir / MODEL).exists():
+            raise DtmdError(f"{self.run_dir}: every validation rollout came to forces that are not finite, so there is "
+                            "no model; train longer at S = 1, or lower curriculum.validation_length")
         return self.run_dir / MODEL
 
     def _train_epoch(self) -> None:
@@ -168,7 +171,7 @@ class Trainer:
         if stage_converged(self.progress, curriculum):
             self._begin_next_stage()
         self._save_checkpoint()
-        self.display.epoch_done(record)
+        self.display.epoch_done(record, self.n_batches, self.progress)
 
     def _begin_next_stage(self) -> None:
         """Go on from the best weights of this stage."""
@@ -205,9 +208,9 @@ class Trainer:
 
     def _restore(self) -> None:
         """Take up the last checkpoint, if there is one, and forget metrics written after it."""
-        path = self.run_dir / CHECKPOINT
+        path, metrics = self.run_dir / CHECKPOINT, self.run_dir / METRICS
         if not path.exists():
-            (self.run_dir / METRICS).unlink(missing_ok=True)
+            metrics.unlink(missing_ok=True)
             return
         state = load_tensors(path)
         if state["data_sha256"] != self.data.digest:
@@ -216,9 +219,10 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress, self.best = Progress(**state["progress"]), state["best"]
         self.epoch, self.next_batch, self.loss_sum = state["epoch"], state["next_batch"], state["loss_sum"]
-        lines = (self.run_dir / METRICS).read_text().splitlines() if self.epoch else []
-        write_text(self.run_dir / METRICS, "".join(line + "\n" for line in lines[: self.epoch]))
-        logger.info("continuing %s at S = %d, epoch %d, batch %d", self.run_dir, self.length, self.epoch, self.next_batch)
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        write_text(metrics, "".join(line + "\n" for line in lines[: self.epoch]))
+        what = "finished before" if self.progress.finished else "continuing"
+        logger.info("%s: %s, S = %d, epoch %d, batch %d", self.run_dir, what, self.length, self.epoch, self.next_batch)
 
 
 def _device(name: str) -> torch.device:

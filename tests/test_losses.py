@@ -5,6 +5,7 @@ import torch
 from small import structures_of
 
 from dtmd.losses import energy_loss, force_error_by_species, force_loss, rollout_loss
+from dtmd.observables.force_error import force_error
 from dtmd.potential import Prediction
 from dtmd.structures import Structures
 
@@ -42,3 +43,11 @@ def test_weights_and_energy_term_of_the_rollout_loss():
     per_frame = (3.0 + 1.0) / 2  # three species with error 1, one species with error 1
     assert rollout_loss(structures, [ones], energies, reference, 3, 50.0).item() == 0.75 + per_frame
     assert rollout_loss(structures, [ones] * 3, energies, reference, 3, 50.0).item() == 52 * per_frame
+
+
+def test_training_and_comparison_measure_the_same_force_error():
+    structures = structures_of([0, 0, 1, 2, 1], BOX, (True,) * 3)
+    forces, reference = torch.randn(2, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    numbers = np.array([1, 6, 46])[structures.species.numpy()]
+    expected = force_error(forces.numpy(), reference.numpy(), numbers)
+    assert np.isclose(force_loss(structures, forces, reference, 3).item(), expected, rtol=1e-14)

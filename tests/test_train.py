@@ -132,6 +132,14 @@ def test_too_short_trajectories_are_named(tmp_path):
     assert result.returncode == 2 and "320 frames, subsequences of 400 are asked for" in result.stderr
 
 
+def test_a_mended_config_may_use_the_folder_of_one_that_could_not_start(tmp_path):
+    missing = CONFIG["data"] | {"train": ["nowhere"]}
+    assert dtmd("train", write_config(tmp_path, data=missing), "-o", tmp_path / "run").returncode == 2
+    curriculum = {"lengths": [1], "max_epochs": 1, "validation_length": 2}
+    result = dtmd("train", write_config(tmp_path, curriculum=curriculum), "-o", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+
+
 def test_loss_that_breaks_down_stops_and_keeps_the_last_model(tmp_path):
     curriculum = CONFIG["curriculum"] | {"learning_rate": 1e30}
     result = dtmd("train", write_config(tmp_path, curriculum=curriculum), "-o", tmp_path / "run")
