@@ -68,6 +68,14 @@ def load(path: str | Path) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
         raise DtmdError(f"{path}: damaged: {error}; write it again with: dtmd export model.pt") from error
 
 
+def is_torchscript(path: str | Path) -> bool:
+    """Whether a file is a TorchScript archive, by its list of contents alone."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """Read what a potential says of itself; no code of the file is run.
 

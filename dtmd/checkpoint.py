@@ -12,6 +12,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from dtmd.artefact import is_torchscript
 from dtmd.errors import DtmdError
 from dtmd.files import torch_writing, written_whole
 from dtmd.models import ModelConfig
@@ -85,6 +86,8 @@ def load_tensors(path: Path) -> dict:
     Raises:
         DtmdError: the file is missing, damaged or not one of ours.
     """
+    if is_torchscript(path):  # torch.load would hand it to torch.jit.load, which loads its code
+        raise DtmdError(f"{path}: an exported potential, not a trained model; give RUN_DIR/model.pt")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

@@ -49,9 +49,9 @@ class CurriculumConfig(_Section):
         reset_learning_rate: of each later stage.
         minimum_learning_rate: a stage ends when the patience runs out at this rate.
         decay: factor on the learning rate when the patience runs out.
-        patience: epochs without a better validation.
+        patience: epochs without a clearly better validation.
         max_epochs: of each stage (one number, or one per stage); none leaves it to convergence.
-        improvement: relative gain that counts as better.
+        improvement: relative gain that is clearly better; the best model is kept whatever the gain.
     """
 
     lengths: list[int] = Field(default_factory=lambda: list(range(1, 12)), min_length=1)
@@ -89,6 +89,8 @@ class OptimizerConfig(_Section):
         batch_size: subsequences per update.
         validation_batch_size: rollouts integrated side by side.
         gradient_clip: largest norm of the gradient; larger ones are scaled down.
+        ema_decay: validated and saved are the weights averaged exponentially over the updates with this
+            decay; none takes the weights of the last update, as the article does.
         first_weight: λ of the first frame for S > 1; the others have 1.
         skin: Å beyond the cutoff within which neighbour lists are kept.
     """
@@ -96,6 +98,7 @@ class OptimizerConfig(_Section):
     batch_size: int = Field(default=32, ge=1)
     validation_batch_size: int = Field(default=256, ge=1)
     gradient_clip: float = Field(default=1.0, gt=0)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
     first_weight: float = Field(default=50.0, gt=0)
     skin: float = Field(default=0.5, gt=0)
 

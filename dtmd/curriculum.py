@@ -16,8 +16,9 @@ class Progress:
         stage: index into the lengths.
         learning_rate: of the next epoch.
         best: lowest validation of the stage.
+        plateau: the validation that the next has to undercut clearly, or patience is lost.
         epochs_in_stage: epochs done.
-        bad_epochs: epochs since the best or since the learning rate fell.
+        bad_epochs: epochs since the plateau was left or the learning rate fell.
         improved: the last epoch was the stage's best.
         finished: no stage is left.
     """
@@ -25,6 +26,7 @@ class Progress:
     stage: int
     learning_rate: float
     best: float = math.inf
+    plateau: float = math.inf
     epochs_in_stage: int = 0
     bad_epochs: int = 0
     improved: bool = False
@@ -38,8 +40,9 @@ def begin(config: CurriculumConfig) -> Progress:
 
 def after_epoch(progress: Progress, metric: float, config: CurriculumConfig) -> Progress:
     """The same stage after an epoch with this rollout validation (lower is better; NaN counts as worst)."""
-    improved = metric < progress.best * (1.0 - config.improvement)
-    bad_epochs = 0 if improved else progress.bad_epochs + 1
+    improved = metric < progress.best
+    left_plateau = metric < progress.plateau * (1.0 - config.improvement)
+    bad_epochs = 0 if left_plateau else progress.bad_epochs + 1
     learning_rate = progress.learning_rate
     if bad_epochs > config.patience and not _at_minimum(progress, config):
         learning_rate = max(learning_rate * config.decay, config.minimum_learning_rate)
@@ -48,6 +51,7 @@ def after_epoch(progress: Progress, metric: float, config: CurriculumConfig) -> 
         progress,
         learning_rate=learning_rate,
         best=metric if improved else progress.best,
+        plateau=metric if left_plateau else progress.plateau,
         epochs_in_stage=progress.epochs_in_stage + 1,
         bad_epochs=bad_epochs,
         improved=improved,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import yaml
@@ -17,15 +16,8 @@ def describe(path: Path) -> str:
     Raises:
         DtmdError: neither of them, or damaged.
     """
-    return yaml.safe_dump(_describe_artefact(path) if _is_artefact(path) else _describe_model(path), sort_keys=False)
-
-
-def _is_artefact(path: Path) -> bool:
-    """TorchScript archives hold a code folder, model files do not."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
+    content = _describe_artefact(path) if artefact.is_torchscript(path) else _describe_model(path)
+    return yaml.safe_dump(content, sort_keys=False)
 
 
 def _describe_artefact(path: Path) -> dict:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dtmd.checkpoint import ModelFile, load_model, load_tensors, provenance, save_model, save_tensors
 from dtmd.config import TrainConfig, dump_config
@@ -19,6 +20,7 @@ from dtmd.errors import DtmdError
 from dtmd.files import write_text
 from dtmd.losses import rollout_loss
 from dtmd.neighbors import Edges
+from dtmd.potential import Potential
 from dtmd.rollout import NonFiniteForces, accumulate_gradient
 from dtmd.subsequences import Points
 from dtmd.training_data import TrainingData, load_training_data
@@ -69,6 +71,7 @@ class Trainer:
         self.device = _device(config.device)
         self.potential = data.new_potential(config).to(self.device)
         self.optimizer = torch.optim.Adam(self.potential.parameters())
+        self.average = _average_of(self.potential, config.optimizer.ema_decay)
         self.points = data.training_points(self.potential, config)
         self.validation_points = data.validation_points(self.potential, config)
         self.validation_indices = self.validation_points.spread(config.data.validation_points)
@@ -142,6 +145,7 @@ class Trainer:
         if not math.isfinite(loss) or not torch.isfinite(norm):
             raise DtmdError(self._broken(points, f"loss {loss:g}, gradient norm {norm:g}"))
         self.optimizer.step()
+        self.average.update_parameters(self.potential)
         return loss
 
     def _broken(self, points: Points, what: str) -> str:
@@ -154,7 +158,7 @@ class Trainer:
         curriculum, options = self.config.curriculum, self.config.optimizer
         self.display.validating()
         validation = validate(
-            self.potential, self.validation_points, self.validation_indices, curriculum.validation_length,
+            self.average.module, self.validation_points, self.validation_indices, curriculum.validation_length,
             options.validation_batch_size, options.skin,
         )
         length, learning_rate = self.length, self.progress.learning_rate
@@ -177,11 +181,13 @@ class Trainer:
         """Go on from the best weights of this stage."""
         best = self.run_dir / f"best_S{self.length}.pt"
         if best.exists():  # absent when every rollout of the stage diverged
-            self.potential.load_state_dict(load_model(best).potential.state_dict())
+            weights = load_model(best).potential.state_dict()
+            self.potential.load_state_dict(weights)
+            self.average.module.load_state_dict(weights)
         self.progress = next_stage(self.progress, self.config.curriculum)
 
     def _save_best(self, validation: Validation) -> None:
-        model = ModelFile(self.potential, self.probes, {
+        model = ModelFile(self.average.module, self.probes, {
             "config": self.config.model_dump(mode="json"),
             "data_sha256": self.data.digest,
             "validation": {"S": self.length, "epoch": self.epoch, **validation.as_dict()},
@@ -200,7 +206,7 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         save_tensors({
             "data_sha256": self.data.digest,
-            "weights": self.potential.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "weights": self.potential.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress), "best": self.best,
             "epoch": self.epoch, "next_batch": self.next_batch, "loss_sum": self.loss_sum,
         }, self.run_dir / CHECKPOINT)
@@ -216,6 +222,7 @@ class Trainer:
         if state["data_sha256"] != self.data.digest:
             raise DtmdError(f"{path}: the AIMD files have changed since this run began; give another folder with -o")
         self.potential.load_state_dict(state["weights"])
+        self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress, self.best = Progress(**state["progress"]), state["best"]
         self.epoch, self.next_batch, self.loss_sum = state["epoch"], state["next_batch"], state["loss_sum"]
@@ -223,6 +230,13 @@ class Trainer:
         write_text(metrics, "".join(line + "\n" for line in lines[: self.epoch]))
         what = "finished before" if self.progress.finished else "continuing"
         logger.info("%s: %s, S = %d, epoch %d, batch %d", self.run_dir, what, self.length, self.epoch, self.next_batch)
+
+
+def _average_of(potential: Potential, decay: float | None) -> AveragedModel:
+    """The weights that are validated and saved; without a decay they follow the last update."""
+    if decay is None:
+        return AveragedModel(potential, avg_fn=lambda average, current, count: current)
+    return AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 def _device(name: str) -> torch.device:

@@ -40,6 +40,14 @@ def test_diverged_validations_never_count_as_better():
     assert progress.best == 1.0 and not progress.improved
 
 
+def test_small_gains_are_kept_but_cost_patience():
+    config = CONFIG.model_copy(update={"improvement": 0.1})
+    progress, history = run([1.0, 0.95, 0.92, 0.85], config)
+    assert [improved for _, _, improved in history] == [True] * 4
+    assert [rate for _, rate, _ in history] == [1e-3, 1e-3, 1e-4, 1e-4]
+    assert progress.best == 0.85 and progress.bad_epochs == 0
+
+
 def test_epoch_limits_and_the_end():
     config = CONFIG.model_copy(update={"max_epochs": [2, 1, 1]})
     progress, history = run([3.0, 2.0, 1.0, 0.5], config)

@@ -77,6 +77,6 @@ def test_foreign_truncated_and_missing_models(model, tmp_path):
 def test_an_artefact_is_no_model_and_says_so(model):
     exported = export_torchscript(model).path
     copy = shutil.copy(exported, exported.with_name("other.pt"))
-    with pytest.raises(DtmdError, match="not a file that dtmd train wrote"):
+    with pytest.raises(DtmdError, match="other.pt: an exported potential, not a trained model"):
         export_torchscript(exported.with_name("other.pt"))
     assert artefact.read_metadata(copy)["elements"] == ["H", "C", "Pd"]

@@ -29,7 +29,7 @@ CONFIG = {
     },
     "model": {"architecture": "egnn", "cutoff": 3.0, "width": 8, "n_layers": 1, "n_frequencies": 4},
     "curriculum": {"lengths": [1, 2, 3], "max_epochs": [3, 2, 1], "validation_length": 5},
-    "optimizer": {"batch_size": 4},
+    "optimizer": {"batch_size": 4, "ema_decay": 0.9},
 }
 
 
@@ -74,6 +74,19 @@ def test_the_best_model_reproduces_its_validation(finished):
     points = load_training_data(config).validation_points(model.potential, config)
     validation = validate(model.potential, points, points.spread(2), 5, 2, 0.5)
     assert math.isclose(validation.mepa, model.metadata["validation"]["mepa"], rel_tol=1e-6)
+
+
+def test_the_average_of_the_weights_is_what_is_saved(finished, tmp_path):
+    """Without averaging the same run sees the same batches, but ends with other weights."""
+    changes = {"optimizer": {"batch_size": 4}, "curriculum": CONFIG["curriculum"] | {"lengths": [1], "max_epochs": 1}}
+    result = dtmd("train", write_config(tmp_path, **changes), "-o", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    state = load_tensors(tmp_path / "run" / "checkpoint.pt")
+    saved = load_tensors(tmp_path / "run" / "best_S1.pt")["weights"]
+    assert all(torch.equal(value, saved[name]) for name, value in state["weights"].items())
+    averaged = load_tensors(finished / "checkpoint.pt")
+    last = averaged["weights"]["model.embedding.weight"]
+    assert not torch.equal(last, averaged["average"]["module.model.embedding.weight"])
 
 
 def test_kill_9_and_the_same_command_again_gives_the_same_weights(finished, tmp_path):
