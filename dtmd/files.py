@@ -49,6 +49,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file.
+
+    Raises:
+        DtmdError: the disk does not take it; the file may then end in a part of the line.
+    """
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise DtmdError(f"{path}: cannot be written ({error.strerror}); make room, then repeat the command") from error
+
+
 def sha256(paths: list[Path]) -> str:
     """One hash over the contents of files, in the given order."""
     digest = hashlib.sha256()

@@ -17,7 +17,7 @@ from dtmd.config import TrainConfig, dump_config
 from dtmd.curriculum import Progress, after_epoch, begin, next_stage, stage_converged
 from dtmd.display import TrainingDisplay
 from dtmd.errors import DtmdError
-from dtmd.files import write_text
+from dtmd.files import append_line, write_text
 from dtmd.losses import rollout_loss
 from dtmd.neighbors import Edges
 from dtmd.potential import Potential
@@ -50,7 +50,7 @@ def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay) -> Path:
 def _claim(run_dir: Path, config: TrainConfig) -> None:
     """Write the resolved config, or see that the run which is there has the same."""
     path, text = run_dir / CONFIG, dump_config(config)
-    if not (run_dir / CHECKPOINT).exists():
+    if not ((run_dir / CHECKPOINT).exists() and path.exists()):
         write_text(path, text)
         return
     old, new = path.read_text().splitlines(), text.splitlines()
@@ -171,7 +171,7 @@ class Trainer:
             "best_of_stage": self.progress.improved,
         }
         self.epoch, self.next_batch, self.loss_sum = self.epoch + 1, 0, 0.0
-        self._append_metrics(record)
+        append_line(self.run_dir / METRICS, json.dumps(record))
         if stage_converged(self.progress, curriculum):
             self._begin_next_stage()
         self._save_checkpoint()
@@ -199,14 +199,11 @@ class Trainer:
             self.best = validation.mepa
             save_model(model, self.run_dir / MODEL)
 
-    def _append_metrics(self, record: dict) -> None:
-        with open(self.run_dir / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-
     def _save_checkpoint(self) -> None:
         save_tensors({
             "data_sha256": self.data.digest,
-            "weights": self.potential.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "weights": self.potential.state_dict(), "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress), "best": self.best,
             "epoch": self.epoch, "next_batch": self.next_batch, "loss_sum": self.loss_sum,
         }, self.run_dir / CHECKPOINT)

@@ -71,7 +71,8 @@ def load_training_data(config: TrainConfig) -> TrainingData:
         held_out = find_aimd(data.validation)
         both = {p.resolve() for p in files} & {p.resolve() for p in held_out}
         if both:
-            raise DtmdError(f"{min(both)}: is in data.train and in data.validation; validation needs unseen trajectories")
+            raise DtmdError(f"{min(both)}: is in data.train and in data.validation; "
+                            "validation needs unseen trajectories")
         training, validation = trajectories, read_aimd(data.validation, data.timestep)
         files = files + held_out
     return TrainingData(training, validation, sha256(files))

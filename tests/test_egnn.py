@@ -18,7 +18,8 @@ BOX = np.diag([30.0, 30.0, 30.0])
 def cluster(n_atoms: int = 9, seed: int = 0) -> tuple[Structures, torch.Tensor]:
     rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*[range(3)] * 3), axis=-1).reshape(-1, 3)[:n_atoms] * 1.7
-    return structures_of([k % 3 for k in range(n_atoms)], BOX, FREE), torch.tensor(grid + rng.normal(0, 0.2, grid.shape))
+    positions = torch.tensor(grid + rng.normal(0, 0.2, grid.shape))
+    return structures_of([k % 3 for k in range(n_atoms)], BOX, FREE), positions
 
 
 def evaluate(potential, structures, positions):

@@ -10,7 +10,7 @@ import torch
 
 from dtmd.checkpoint import save_tensors
 from dtmd.errors import DtmdError
-from dtmd.files import sha256, write_text, written_whole
+from dtmd.files import append_line, sha256, write_text, written_whole
 
 
 def test_written_files_appear_whole_and_failures_leave_the_old_one(tmp_path):
@@ -33,10 +33,12 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
             save_tensors({"weights": torch.zeros(1_000_000)}, path)
         with pytest.raises(DtmdError, match="text.txt: cannot be written"):
             write_text(tmp_path / "text.txt", "x" * 200_000)
+        with pytest.raises(DtmdError, match="metrics.jsonl: cannot be written"):
+            append_line(tmp_path / "metrics.jsonl", "x" * 200_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sha256([path]) == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "model.pt"]
 
 
 def test_a_folder_that_is_a_file_is_an_error_too(tmp_path):

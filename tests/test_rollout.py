@@ -54,8 +54,9 @@ def test_same_trajectory_as_ase():
     atoms.set_velocities(start.velocities.numpy() / ase.units.fs)
     atoms.calc = PotentialCalculator(potential, structures)
     VelocityVerlet(atoms, timestep=start.timesteps.item() * ase.units.fs).run(20)
+    # ASE's constants are older, hence 1e-8
     assert np.abs(frames[-1].positions.numpy() - atoms.positions).max() < 1e-8
-    assert np.abs(frames[-1].velocities.numpy() - atoms.get_velocities() * ase.units.fs).max() < 1e-8  # ASE's constants are older
+    assert np.abs(frames[-1].velocities.numpy() - atoms.get_velocities() * ase.units.fs).max() < 1e-8
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])

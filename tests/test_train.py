@@ -24,7 +24,7 @@ from dtmd.validation import validate
 CONFIG = {
     "name": "tiny", "seed": 3, "threads": 1, "checkpoint_minutes": 1e-4,
     "data": {
-        "train": [str(AIMD / "train" / "h2pd6_007_from_000.extxyz.xz"), str(AIMD / "train" / "h2pd6_001_from_000.extxyz.xz")],
+        "train": [str(AIMD / "train" / f"h2pd6_{name}.extxyz.xz") for name in ("007_from_000", "001_from_000")],
         "validation": [str(AIMD / "validation")], "stride": 20, "validation_points": 2,
     },
     "model": {"architecture": "egnn", "cutoff": 3.0, "width": 8, "n_layers": 1, "n_frequencies": 4},
