@@ -33,7 +33,7 @@ def test_defaults_are_the_article(tmp_path):
     ("data: {train: [a]}\nmodle: {}", r"unknown key modle; did you mean model\?"),
     ("data: {train: [a], strid: 2}", r"unknown key data.strid; did you mean stride\?"),
     ("data: {train: [a]}\nmodel: {widht: 3}", r"unknown key model.widht; did you mean width\?"),
-    ("data: {train: [a]}\noptimizer: {batch_size: 0}", r"optimizer.batch_size: .*greater than or equal to 1 \(found 0\)"),
+    ("data: {train: [a]}\noptimizer: {batch_size: 0}", r"optimizer.batch_size: .*or equal to 1 \(found 0\)"),
     ("data: {train: []}", "data.train"),
     ("model: {width: 3}", "data: Field required"),
     ("data: {train: [a]}\ncurriculum: {lengths: [1, 3, 2]}", "must increase"),

@@ -80,6 +80,7 @@ def plain_rollout_loss(potential, points, length):
     dt, inverse_mass = start.atom_timesteps, start.inverse_masses
     edges = edges_for(potential, start)
     positions, velocities = start.positions.clone().requires_grad_(), start.velocities
+    acceleration = torch.zeros_like(velocities)
     predictions = []
     for k in range(length):
         if k > 0:
