@@ -11,7 +11,7 @@ from small import AIMD
 
 from dtmd.errors import DtmdError
 from dtmd.ingest import find_aimd, read_aimd
-from dtmd.ingest.checks import acceleration_residuals
+from dtmd.ingest.checks import compare_with_forces
 
 FILE = AIMD / "train" / "h2pd6_007_from_000.extxyz.xz"
 N_ATOMS = 57
@@ -43,8 +43,9 @@ def test_numbers_read_off_the_file():
     assert trajectory.positions[0, 0].tolist() == [2.96972261, 2.82744800, 8.28851555]
     assert trajectory.forces[0, 1].tolist() == [0.10480899, 0.70460748, 0.41945632]
     assert trajectory.velocities[0, 0].tolist() == [0.00665097, 0.04212321, -0.00691678]
-    scale, residuals = acceleration_residuals(trajectory)
-    assert abs(scale - 1.0) < 1e-5 and residuals.max() < 1e-4
+    motion = compare_with_forces(trajectory)
+    assert abs(motion.scale - 1.0) < 1e-5
+    assert motion.residuals.max() < 1e-4 and np.abs(motion.frictions).max() < 1e-5
 
 
 def test_all_embedded_trajectories_are_sound():
@@ -170,6 +171,20 @@ def test_damaged_archive_and_missing_files(tmp_path):
     (tmp_path / "OUTCAR").write_text("")
     with pytest.raises(DtmdError, match="unknown AIMD format"):
         find_aimd([tmp_path / "OUTCAR"])
+
+
+def test_a_thermostatted_vasp_run_by_the_recipe_of_the_readme(shared_data, tmp_path):
+    """Si64, POTIM 3 fs, Nosé thermostat: its friction is up to a third of a frame's acceleration."""
+    structures = ase.io.read(shared_data / "formats" / "vasp_pymatgen" / "vasprun.md.xml.gz", index=":")
+    for step, atoms in enumerate(structures):
+        atoms.calc.results = {key: atoms.calc.results[key] for key in ("energy", "free_energy", "forces")}
+        atoms.info.update(timestep_fs=3.0, step=step)
+    ase.io.write(tmp_path / "run1.extxyz", structures)
+    trajectory = read(tmp_path / "run1.extxyz")
+    assert trajectory.energies[0] == -338.31623099  # the free energy, which the forces belong to
+    motion = compare_with_forces(trajectory)
+    assert abs(motion.scale - 1.0) < 2e-3
+    assert motion.residuals.max() < 2e-3 and 0.01 < np.abs(motion.frictions).max() < 0.1
 
 
 def test_whole_trajectory_and_contradicting_step(shared_data):

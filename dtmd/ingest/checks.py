@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from dtmd import units
@@ -9,7 +11,11 @@ from dtmd.errors import DtmdError
 from dtmd.trajectory import Trajectory
 
 TOLERANCE = 0.25
-"""Largest relative deviation of a frame; thermostats stay below 0.05, a missing frame is far above 1."""
+"""Largest relative deviation of a frame, thermostat friction taken out; a missing frame is far above 1."""
+
+LARGEST_FRICTION = 0.3
+"""Largest share of its displacement per frame that a thermostat may take from all atoms; a frame that is
+missing, doubled or swapped looks like a friction of about one."""
 
 TIMESTEP_TOLERANCE = 0.02
 """Largest relative deviation of the time step that the motion shows from the one that is said."""
@@ -28,27 +34,53 @@ def check_physics(trajectory: Trajectory) -> None:
     dt = trajectory.timestep
     if len(trajectory) < 3:
         raise DtmdError(f"{trajectory.source}: {len(trajectory)} frames; at least 3 are needed to check the motion")
-    scale, residuals = acceleration_residuals(trajectory)
-    _check_timestep(trajectory, dt, scale)
-    _check_order(trajectory, residuals)
+    motion = compare_with_forces(trajectory)
+    _check_timestep(trajectory, dt, motion.scale)
+    _check_order(trajectory, motion)
     _check_velocities(trajectory, dt)
 
 
-def acceleration_residuals(trajectory: Trajectory) -> tuple[float, np.ndarray]:
-    """Second differences of the positions against F/m·Δt².
+@dataclass(frozen=True)
+class Motion:
+    """Second differences of the positions against F/m·Δt², for the T − 2 inner frames.
 
-    Returns:
-        The scale that fits them best (1 if forces, masses and time step are right; median over the
-        frames, so that single bad frames do not hide it) and the relative residual of each inner
-        frame, shape (T − 2,).
+    Attributes:
+        scale: the factor on F/m·Δt² that fits best across the motion, where no friction acts; 1 if forces,
+            masses and time step are right. Median over the frames, which single bad ones do not move.
+        frictions: the part of the deviation that is along the motion, as a share of the displacement per
+            frame; Nosé–Hoover and Berendsen thermostats give one such number to all atoms, (T − 2,).
+        residuals: the rest of the deviation relative to F/m·Δt², (T − 2,).
     """
+
+    scale: float
+    frictions: np.ndarray
+    residuals: np.ndarray
+
+
+def compare_with_forces(trajectory: Trajectory) -> Motion:
+    """r(t+1) − 2r(t) + r(t−1) = F/m·Δt² + c·(r(t+1) − r(t−1))/2, the last term from a thermostat."""
     r = trajectory.positions
-    second = r[2:] - 2.0 * r[1:-1] + r[:-2]
+    second, displacement = r[2:] - 2.0 * r[1:-1] + r[:-2], 0.5 * (r[2:] - r[:-2])
     acceleration = units.ACCELERATION * trajectory.forces[1:-1] / trajectory.masses[:, None]
     expected = acceleration * trajectory.timestep**2
-    norm = np.maximum(np.sum(expected**2, axis=(1, 2)), np.finfo(float).tiny)
-    scale = float(np.median(np.sum(second * expected, axis=(1, 2)) / norm))
-    return scale, np.sqrt(np.sum((second - expected) ** 2, axis=(1, 2)) / norm)
+    across = expected - _slope(expected, displacement) * displacement
+    deviation = second - expected
+    friction = _slope(deviation, displacement)
+    return Motion(
+        scale=float(np.median(_slope(second, across))),
+        frictions=friction[:, 0, 0],
+        residuals=np.sqrt(_squares(deviation - friction * displacement) / _squares(expected)),
+    )
+
+
+def _slope(values: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """The factor on `along` that fits `values` best in each frame; both (T, N, 3), the result (T, 1, 1)."""
+    return (np.sum(values * along, axis=(1, 2)) / _squares(along))[:, None, None]
+
+
+def _squares(vectors: np.ndarray) -> np.ndarray:
+    """Sum of squares of each frame, never zero, (T,)."""
+    return np.maximum(np.sum(vectors**2, axis=(1, 2)), np.finfo(float).tiny)
 
 
 def _check_finite(trajectory: Trajectory, name: str) -> None:
@@ -72,21 +104,22 @@ def _check_timestep(trajectory: Trajectory, dt: float, scale: float) -> None:
                         "between frames (or masses other than the standard ones); correct the time step or the masses")
 
 
-def _check_order(trajectory: Trajectory, residuals: np.ndarray) -> None:
-    bad = np.flatnonzero(residuals > TOLERANCE)
+def _check_order(trajectory: Trajectory, motion: Motion) -> None:
+    bad = np.flatnonzero((motion.residuals > TOLERANCE) | (np.abs(motion.frictions) > LARGEST_FRICTION))
     if len(bad):
+        first = int(bad[0])
         raise DtmdError(
-            f"{trajectory.source}: the motion around frame {bad[0] + 1} does not follow from the forces "
-            f"(r(t+1) − 2r(t) + r(t−1) is off F/m·Δt² by {residuals[bad[0]]:.1f} times its size; {len(bad)} frames in "
-            "all): frames are missing, doubled or out of order there; split the file at that frame"
+            f"{trajectory.source}: the motion around frame {first + 1} does not follow from the forces "
+            f"(r(t+1) − 2r(t) + r(t−1) is off F/m·Δt² by {motion.residuals[first]:.2f} times its size, and "
+            f"{abs(motion.frictions[first]):.2f} of the displacement per frame; {len(bad)} frames in all): frames "
+            "are missing, doubled or out of order there; split the file at that frame"
         )
 
 
 def _check_velocities(trajectory: Trajectory, dt: float) -> None:
     r, v = trajectory.positions, trajectory.velocities
     central = (r[2:] - r[:-2]) / (2.0 * dt)
-    norm = np.maximum(np.sum(central**2, axis=(1, 2)), np.finfo(float).tiny)
-    residuals = np.sqrt(np.sum((v[1:-1] - central) ** 2, axis=(1, 2)) / norm)
+    residuals = np.sqrt(_squares(v[1:-1] - central) / _squares(central))
     if residuals.max() > TOLERANCE:
         frame = int(np.argmax(residuals > TOLERANCE)) + 1
         raise DtmdError(
