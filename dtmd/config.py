@@ -87,7 +87,7 @@ class OptimizerConfig(_Section):
 
     Attributes:
         batch_size: subsequences per update.
-        validation_batch_size: rollouts integrated side by side.
+        validation_batch_size: rollouts integrated side by side; changes memory and speed only.
         gradient_clip: largest norm of the gradient; larger ones are scaled down.
         ema_decay: validated and saved are the weights averaged exponentially over the updates with this
             decay; none takes the weights of the last update, as the article does.
@@ -96,7 +96,7 @@ class OptimizerConfig(_Section):
     """
 
     batch_size: int = Field(default=32, ge=1)
-    validation_batch_size: int = Field(default=256, ge=1)
+    validation_batch_size: int = Field(default=32, ge=1)
     gradient_clip: float = Field(default=1.0, gt=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     first_weight: float = Field(default=50.0, gt=0)
