@@ -19,21 +19,21 @@ class Potential(nn.Module):
         elements: chemical symbols the potential knows, in the order of the species index.
         config: the architecture and its hyperparameters.
         reference_energies: eV per atom of each element, added in float64, shape (n_elements,).
-        force_scale: eV/Å; the network's output is multiplied by it, so that a fresh network
-            predicts forces of a sensible size.
+        energy_scale: eV; the network's output is multiplied by it. Training sets it to the root mean
+            square force times 1 Å, so that a fresh network predicts forces of a sensible size.
     """
 
     __jit_unused_properties__ = ["precision"]
 
     def __init__(
-        self, elements: list[str], config: ModelConfig, reference_energies: Tensor, force_scale: float = 1.0
+        self, elements: list[str], config: ModelConfig, reference_energies: Tensor, energy_scale: float = 1.0
     ) -> None:
         super().__init__()
         self.elements = list(elements)
         self.config = config
         self.model = build_model(config, len(elements))
         self.register_buffer("reference_energies", reference_energies.to(torch.float64))
-        self.register_buffer("force_scale", torch.tensor(force_scale, dtype=torch.float64))
+        self.register_buffer("energy_scale", torch.tensor(energy_scale, dtype=torch.float64))
 
     @property
     def precision(self) -> torch.dtype:
@@ -50,7 +50,7 @@ class Potential(nn.Module):
     ) -> Tensor:
         """Per-atom energies, eV, float64 (n_atoms,); edge_vec in Å, float64."""
         node_energy = self.model(species, edge_index, edge_vec, graph_index, n_graphs)
-        return self.force_scale * node_energy.to(torch.float64) + self.reference_energies[species]
+        return self.energy_scale * node_energy.to(torch.float64) + self.reference_energies[species]
 
     def species_of(self, symbols: list[str], source: str) -> Tensor:
         """Species indices of atoms given by symbol, int64 (n_atoms,).

@@ -34,7 +34,7 @@ class TrainingData:
         return [numbers[z] for z in sorted(numbers)]
 
     def new_potential(self, config: TrainConfig) -> Potential:
-        """A fresh potential with reference energies and force scale from the training data."""
+        """A fresh potential with reference energies and energy scale from the training data."""
         torch.manual_seed(config.seed)
         reference = reference_energies(self.training, self.elements)
         scale = float(np.sqrt(np.mean([np.mean(t.forces**2) for t in self.training])))

@@ -100,7 +100,7 @@ def test_gradient_of_a_late_force_error_by_finite_differences():
     points = real_points(potential, 2, 6)
     # A long step and a strong potential make the positions respond to the weights.
     start = Start(points.start.structures, points.start.positions, points.start.velocities, 8 * points.start.timesteps)
-    potential.force_scale.fill_(5.0)
+    potential.energy_scale.fill_(5.0)
 
     def loss(predictions):
         return (predictions[-1].forces - points.forces[:, 5]).square().mean()
@@ -145,7 +145,7 @@ def total_energies(potential, start, n_frames):
 
 def test_energy_error_falls_with_the_square_of_the_time_step():
     potential = small_potential()
-    potential.force_scale.fill_(3.0)
+    potential.energy_scale.fill_(3.0)
     start = real_points(potential, 1, 1).start
     spans = []
     for halvings in (0, 1):
@@ -168,6 +168,6 @@ def test_reversed_velocities_lead_back():
 def test_forces_that_are_not_finite_stop_the_rollout():
     potential = small_potential()
     start = real_points(potential, 1, 1).start
-    potential.force_scale.fill_(float("nan"))
+    potential.energy_scale.fill_(float("nan"))
     with pytest.raises(NonFiniteForces, match="step 0"):
         list(rollout(potential, start, edges_for(potential, start), 3))
