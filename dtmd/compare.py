@@ -178,7 +178,7 @@ def check_comparable(md: list[Trajectory], aimd: list[Trajectory]) -> None:
 def _check_bonds(bonds: list[tuple[int, int]], n_atoms: int) -> None:
     for first, second in bonds:
         if first == second or not (0 <= first < n_atoms and 0 <= second < n_atoms):
-            raise DtmdError(f"bond {first}-{second}: give two different atoms between 0 and {n_atoms - 1}")
+            raise DtmdError(f"bond {first + 1}-{second + 1}: give two different atom ids between 1 and {n_atoms}")
 
 
 def _formula(trajectory: Trajectory) -> str:

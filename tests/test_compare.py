@@ -162,7 +162,7 @@ def test_temperature_of_a_single_run_keeps_its_block_interval(md, aimd):
 def test_nothing_and_bad_bonds_are_refused(md, aimd):
     with pytest.raises(DtmdError, match="0 MD and 3 AIMD"):
         compare([], aimd)
-    with pytest.raises(DtmdError, match="bond 0-7"):
+    with pytest.raises(DtmdError, match="bond 1-8: give two different atom ids between 1 and 5"):
         compare(md, aimd, CompareSettings(bonds=[(0, 7)]))
 
 
