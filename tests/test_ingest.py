@@ -158,6 +158,18 @@ def test_flipped_forces_and_foreign_velocities_are_found(frames, tmp_path):
         read(tmp_path / "units.extxyz")
 
 
+def test_kinds_of_energy_are_never_mixed(frames, tmp_path):
+    mixed = [[frame[0], frame[1].replace("energy=", "free_energy=") if k < 3 else frame[1]] + frame[2:]
+             for k, frame in enumerate(frames)]
+    with pytest.raises(DtmdError, match="frame 3 has no free_energy"):
+        read(write(tmp_path / "mixed.extxyz", mixed))
+
+
+def test_a_file_that_is_named_twice_is_read_once():
+    files = find_aimd([AIMD / "test", AIMD / "test" / ".." / "test", AIMD / "train"])
+    assert files == find_aimd([AIMD / "test"]) + find_aimd([AIMD / "train"])
+
+
 def test_damaged_archive_and_missing_files(tmp_path):
     cut = tmp_path / "cut.extxyz.xz"
     cut.write_bytes(FILE.read_bytes()[:100_000])

@@ -14,7 +14,7 @@ COMPRESSIONS = ("", ".gz", ".xz", ".bz2")
 
 
 def find_aimd(paths: list[Path]) -> list[Path]:
-    """The AIMD files among `paths`, folders searched recursively, in the order of their names.
+    """The AIMD files among `paths`, folders searched recursively, in the order of their names, each once.
 
     Raises:
         DtmdError: a path that does not exist, or a folder or a whole list without AIMD files.
@@ -34,7 +34,8 @@ def find_aimd(paths: list[Path]) -> list[Path]:
             found.append(path)
         else:
             raise DtmdError(f"{path}: unknown AIMD format; files that end in {', '.join(SUFFIXES)} are read")
-    return found
+    # A file that is named twice would be weighted twice, and could be split into training and validation.
+    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
 
 
 def read_aimd(paths: list[Path], timestep: float | None = None) -> list[Trajectory]:

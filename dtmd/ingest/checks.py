@@ -29,7 +29,8 @@ def check_physics(trajectory: Trajectory) -> None:
     Raises:
         DtmdError: names the file, the frame, the number found and what to do.
     """
-    for name in ("positions", "velocities", "forces", "energies"):
+    # Labels first: velocities may have been reconstructed from them.
+    for name in ("positions", "forces", "energies", "velocities"):
         _check_finite(trajectory, name)
     dt = trajectory.timestep
     if len(trajectory) < 3:

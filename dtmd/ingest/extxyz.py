@@ -30,8 +30,8 @@ def read_extxyz(path: Path, timestep: float | None = None) -> Trajectory:
     Without either, velocities follow from positions and forces.
 
     Raises:
-        DtmdError: an unreadable file; a frame without forces or energy, with values that are not
-            finite or with other atoms than the first; no time step.
+        DtmdError: an unreadable file; a frame without forces or energy or with other atoms than the
+            first; no time step.
     """
     frames = _read_frames(path)
     first = frames[0]
@@ -71,18 +71,14 @@ def _read_frames(path: Path) -> list[Atoms]:
 
 
 def _labels(path: Path, frames: list[Atoms], names: tuple[str, ...]) -> np.ndarray:
-    """The first of the named results in every frame, checked to be there and finite."""
-    values = []
-    for k, atoms in enumerate(frames):
-        results = atoms.calc.results if atoms.calc else {}
-        value = next((results[name] for name in names if name in results), None)
-        if value is None:
-            raise DtmdError(f"{path}: frame {k} has no {names[-1]}; write positions, forces, energy and velocities "
+    """The first of the named results that frame 0 has, in every frame: kinds of energy are never mixed."""
+    results = [atoms.calc.results if atoms.calc else {} for atoms in frames]
+    name = next((name for name in names if name in results[0]), names[-1])
+    for k, result in enumerate(results):
+        if name not in result:
+            raise DtmdError(f"{path}: frame {k} has no {name}; write positions, forces, energy and velocities "
                             "of every frame")
-        if not np.all(np.isfinite(value)):
-            raise DtmdError(f"{path}: frame {k} has {names[-1]} that are not finite; remove the frames from there on")
-        values.append(value)
-    return np.array(values)
+    return np.array([result[name] for result in results])
 
 
 def _times(path: Path, frames: list[Atoms], timestep: float | None) -> np.ndarray:
