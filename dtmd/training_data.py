@@ -63,8 +63,8 @@ def load_training_data(config: TrainConfig) -> TrainingData:
         DtmdError: bad files; a trajectory in both sets; an element only in the validation set.
     """
     data = config.data
-    trajectories = read_aimd(data.train, data.timestep)
     files = find_aimd(data.train)
+    trajectories = read_aimd(files, data.timestep)
     if data.validation is None:
         training, validation = split(trajectories, data.validation_share, config.seed)
     else:
@@ -73,7 +73,7 @@ def load_training_data(config: TrainConfig) -> TrainingData:
         if both:
             raise DtmdError(f"{min(both)}: is in data.train and in data.validation; "
                             "validation needs unseen trajectories")
-        training, validation = trajectories, read_aimd(data.validation, data.timestep)
+        training, validation = trajectories, read_aimd(held_out, data.timestep)
         files = files + held_out
     return TrainingData(training, validation, sha256(files))
 

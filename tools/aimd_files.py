@@ -7,7 +7,6 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from ase import Atoms
 from ase.io import read, write
 from ase.io.extxyz import write_xyz
@@ -16,6 +15,7 @@ from aimd_protocol import MOLECULE_SIZE, potential_energy
 from dtmd import units
 from dtmd.files import written_whole
 from dtmd.ingest import read_aimd
+from dtmd.observables.conservation import MEV, conservation
 
 
 def frame_text(atoms: Atoms, step: int, timestep: float) -> str:
@@ -82,16 +82,15 @@ def energy_report(path: Path, bound: float) -> EnergyReport:
         DtmdError: the motion in the file does not follow from its forces.
     """
     trajectory = read_aimd([path])[0]
-    total = trajectory.energies + trajectory.kinetic_energies()
-    slope = np.polyfit(trajectory.times / units.FS_PER_PS, total, 1)[0]
-    deviation = float(np.abs(total - total[0]).max())
+    energy = conservation(trajectory)
+    n_atoms = len(trajectory.masses)
     masses, velocities = trajectory.masses[MOLECULE_SIZE:], trajectory.velocities[0, MOLECULE_SIZE:]
     freedom = 3 * len(masses) - 3
     return EnergyReport(
         name=path.name,
-        drift=1e3 * float(slope) / len(trajectory.masses),
-        deviation=1e3 * deviation,
-        spread=1e3 * float(total.std()),
+        drift=energy.drift,
+        deviation=n_atoms * energy.largest,
+        spread=n_atoms * energy.deviation,
         temperature=units.KINETIC * float(masses @ (velocities**2).sum(axis=1)) / (freedom * units.BOLTZMANN),
-        conserved=deviation <= bound,
+        conserved=n_atoms * energy.largest <= MEV * bound,
     )
