@@ -12,7 +12,9 @@ from dtmd.observables.conservation import Conservation, conservation, mean_tempe
 from dtmd.observables.dissociation import (
     BondCriterion, DissociationCount, bonds_at_start, count_dissociations,
 )
-from dtmd.observables.distance_comparison import DistanceComparison, compare_distances, frame_stride
+from dtmd.observables.distance_comparison import (
+    DistanceComparison, DistanceHistograms, compare_distances, distance_histograms, frame_stride,
+)
 from dtmd.observables.distances import pair_distances
 from dtmd.observables.rollout_comparison import RolloutComparison, compare_rollouts
 from dtmd.observables.statistics import Z95, Estimate, mean_over_runs
@@ -141,11 +143,13 @@ def compare(
         md, aimd, settings.start_tolerance, settings.starts, settings.seed
     )
     skipped += [("rollout error", f"{source}: {reason}") for source, reason in left_out]
-    windows = [_compare_window("whole runs", md, aimd, settings)]
-    lasting = _longest(aimd)
-    cut = [_first(t, lasting) for t in md]
+    reference = _Reference(
+        _longest(aimd), distance_histograms(aimd), count_dissociations(aimd, settings.bonds, settings.criterion)
+    )
+    windows = [_compare_window("whole runs", md, reference, settings)]
+    cut = [_first(t, reference.duration) for t in md]
     if any(len(short) < len(t) for short, t in zip(cut, md, strict=True)):
-        windows.append(_compare_window(f"first {lasting:g} fs", cut, aimd, settings))
+        windows.append(_compare_window(f"first {reference.duration:g} fs", cut, reference, settings))
     for name, count in (("MD", windows[0].md_dissociation), ("AIMD", windows[0].aimd_dissociation)):
         if count is None:
             skipped.append((f"dissociation ({name})", "no trajectory starts with a bond to follow"))
@@ -208,14 +212,23 @@ def _first(trajectory: Trajectory, duration: float) -> Trajectory:
     return trajectory.window(0, int(np.sum(trajectory.times - trajectory.times[0] <= duration * (1 + 1e-9))))
 
 
+@dataclass(frozen=True)
+class _Reference:
+    """What every window of the MD is held against: the AIMD's longest duration (fs) and distributions."""
+
+    duration: float
+    histograms: DistanceHistograms
+    dissociation: DissociationCount | None
+
+
 def _compare_window(
-    label: str, md: list[Trajectory], aimd: list[Trajectory], settings: CompareSettings
+    label: str, md: list[Trajectory], reference: _Reference, settings: CompareSettings
 ) -> Window:
     return Window(
-        label=label, duration=_longest(md), aimd_duration=_longest(aimd),
-        distances=compare_distances(md, aimd, settings.seed),
+        label=label, duration=_longest(md), aimd_duration=reference.duration,
+        distances=compare_distances(distance_histograms(md), reference.histograms, settings.seed),
         md_dissociation=count_dissociations(md, settings.bonds, settings.criterion),
-        aimd_dissociation=count_dissociations(aimd, settings.bonds, settings.criterion),
+        aimd_dissociation=reference.dissociation,
     )
 
 

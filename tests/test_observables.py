@@ -19,7 +19,7 @@ from dtmd.observables.conservation import conservation, mean_temperature
 from dtmd.observables.dissociation import (
     BondCriterion, bond_breaks, count_dissociations, dissociation, hydrogen_molecules,
 )
-from dtmd.observables.distance_comparison import compare_distances
+from dtmd.observables.distance_comparison import compare_distances, distance_histograms
 from dtmd.observables.distances import (
     BIN_WIDTH, distance_histogram, minimum_image_distances, pair_distances, species_pairs,
 )
@@ -122,12 +122,12 @@ def test_overlap_and_share_outside():
 
 def test_split_half_of_two_trajectories_is_their_distance():
     near, far = (make([[[0, 0, 0], [0, 0, d]]] * 3) for d in (1.005, 2.005))
-    total, pair = compare_distances([near], [near, far], seed=0)
+    total, pair = compare_distances(distance_histograms([near]), distance_histograms([near, far]), seed=0)
     assert (total.pair, pair.pair) == ("all", "H–H")
     assert pair.split_half == pytest.approx(1.0)
     assert pair.wasserstein.value == pytest.approx(0.5) and pair.outside == 0.0
     assert pair.wasserstein.low < 0.5 < pair.wasserstein.high
-    alone = compare_distances([near], [far], seed=0)[0]
+    alone = compare_distances(distance_histograms([near]), distance_histograms([far]), seed=0)[0]
     assert alone.split_half is None and alone.wasserstein.low is None and alone.overlap.value == 0.0
     width = pair.distances[1] - pair.distances[0]
     assert pair.aimd.sum() * width == pytest.approx(1.0) and pair.md.sum() * width == pytest.approx(1.0)

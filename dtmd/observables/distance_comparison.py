@@ -43,14 +43,29 @@ class DistanceComparison:
     aimd: np.ndarray
 
 
-def compare_distances(md: list[Trajectory], aimd: list[Trajectory], seed: int) -> list[DistanceComparison]:
-    """Compare all pairs, then each pair of elements; trajectories of the same composition."""
-    groups = species_pairs(md[0].numbers)
-    own, reference = _histograms(md), _histograms(aimd)
-    n_bins = max(h.shape[1] for h in [*own, *reference])
-    own, reference = stack(own, n_bins), stack(reference, n_bins)
+@dataclass(frozen=True)
+class DistanceHistograms:
+    """Histograms of each trajectory, (n_pairs, n_bins), for the pairs of elements in `pairs`."""
+
+    pairs: list[str]
+    by_trajectory: list[np.ndarray]
+
+
+def distance_histograms(trajectories: list[Trajectory]) -> DistanceHistograms:
+    """Of trajectories of the same composition."""
+    stride = frame_stride(trajectories)
+    return DistanceHistograms(
+        list(species_pairs(trajectories[0].numbers)),
+        [distance_histogram(t, species_pairs(t.numbers), stride) for t in trajectories],
+    )
+
+
+def compare_distances(md: DistanceHistograms, aimd: DistanceHistograms, seed: int) -> list[DistanceComparison]:
+    """Compare all pairs, then each pair of elements; both sides of the same composition."""
+    n_bins = max(h.shape[1] for h in [*md.by_trajectory, *aimd.by_trajectory])
+    own, reference = stack(md.by_trajectory, n_bins), stack(aimd.by_trajectory, n_bins)
     total = _compare_one(TOTAL, own.sum(axis=1), reference.sum(axis=1), seed)
-    return [total, *(_compare_one(pair, own[:, k], reference[:, k], seed) for k, pair in enumerate(groups))]
+    return [total, *(_compare_one(pair, own[:, k], reference[:, k], seed) for k, pair in enumerate(md.pairs))]
 
 
 def frame_stride(trajectories: list[Trajectory]) -> int:
@@ -58,11 +73,6 @@ def frame_stride(trajectories: list[Trajectory]) -> int:
     n_atoms = len(trajectories[0].numbers)
     n_distances = sum(len(t) for t in trajectories) * n_atoms * (n_atoms - 1) // 2
     return -(-n_distances // MAX_DISTANCES)
-
-
-def _histograms(trajectories: list[Trajectory]) -> list[np.ndarray]:
-    stride = frame_stride(trajectories)
-    return [distance_histogram(t, species_pairs(t.numbers), stride) for t in trajectories]
 
 
 def _compare_one(pair: str, own: np.ndarray, reference: np.ndarray, seed: int) -> DistanceComparison:
