@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -10,6 +11,48 @@ from ase.geometry import complete_cell
 
 from dtmd import units
 from dtmd.errors import DtmdError
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one check of the data found.
+
+    Attributes:
+        name: as in `--allow NAME`.
+        verdict: "ok", "warning", "failed" or "allowed" (failed, and let through by the user).
+        value: the number it went by; None where there is none.
+        text: the finding in words, with the frame and what to do; empty where all is well.
+    """
+
+    name: str
+    verdict: str
+    value: float | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a trajectory comes from.
+
+    Attributes:
+        run: name of the run, shared by the segments that gaps split it into; they are never separated
+            into training and validation.
+        code, version: what computed it.
+        files: what was read, relative to the folder that was given where they lie in it.
+        digest: SHA-256 over the contents of the files.
+        timestep_from: where the time step is written, such as "POTIM", or how it was found.
+        settings: of the calculation, as far as the reader keeps them.
+        checks: all checks with their findings.
+    """
+
+    run: str = ""
+    code: str = ""
+    version: str = ""
+    files: tuple[str, ...] = ()
+    digest: str = ""
+    timestep_from: str = ""
+    settings: Mapping[str, str | float] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -30,6 +73,8 @@ class Trajectory:
         energies: potential energy, consistent with the forces, eV, shape (T,), or None.
         source: the file the frames come from, for messages and provenance.
         notes: what the reader had to decide or leave out, for the user.
+        fixed: components that the run did not move (selective dynamics), shape (N, 3), bool, or None.
+        origin: code, files and checks behind it.
 
     Raises:
         DtmdError: shapes that do not fit, no frames, or times that do not increase.
@@ -46,6 +91,8 @@ class Trajectory:
     energies: np.ndarray | None = None
     source: str = "memory"
     notes: tuple[str, ...] = ()
+    fixed: np.ndarray | None = None
+    origin: Origin = field(default_factory=Origin)
 
     def __post_init__(self) -> None:
         n_frames, n_atoms = len(self.times), len(self.numbers)
@@ -54,7 +101,7 @@ class Trajectory:
         expected = {
             "masses": (n_atoms,), "pbc": (3,), "cells": (n_frames, 3, 3),
             "positions": (n_frames, n_atoms, 3), "velocities": (n_frames, n_atoms, 3),
-            "forces": (n_frames, n_atoms, 3), "energies": (n_frames,),
+            "forces": (n_frames, n_atoms, 3), "energies": (n_frames,), "fixed": (n_atoms, 3),
         }
         for name, shape in expected.items():
             value = getattr(self, name)
@@ -106,8 +153,12 @@ class Trajectory:
         return 0.5 * units.KINETIC * np.einsum("n,tni,tni->t", self.masses, self.velocities, self.velocities)
 
     def temperatures(self) -> np.ndarray:
-        """Temperature of each frame with 3N − 3 degrees of freedom, K, shape (T,); needs velocities."""
-        return 2.0 * self.kinetic_energies() / ((3 * len(self.numbers) - 3) * units.BOLTZMANN)
+        """Temperature of each frame, K, shape (T,); needs velocities.
+
+        3N − 3 degrees of freedom; where atoms are held, as many as components that are not.
+        """
+        n_freedom = 3 * len(self.numbers) - (3 if self.fixed is None else int(self.fixed.sum()))
+        return 2.0 * self.kinetic_energies() / (max(n_freedom, 1) * units.BOLTZMANN)
 
     def window(self, start: int, stop: int) -> Trajectory:
         """Frames start … stop − 1 as a trajectory of their own (views, no copy)."""
