@@ -13,10 +13,17 @@ from rich.table import Table
 
 from dtmd.errors import DtmdError
 
+Timestep = Annotated[Optional[float], typer.Option(
+    "--timestep", help="fs between frames, where the files do not say it.")]
+Allowed = Annotated[Optional[list[str]], typer.Option(
+    "--allow", help="A check of the AIMD that may fail, by its name; may be repeated.")]
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Machine-learned potentials trained on AIMD by rollouts, run in LAMMPS, compared with AIMD.",
 )
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What the AIMD says about how to train on it.")
+app.add_typer(data, name="data")
 console = Console(highlight=False)
 
 
@@ -27,6 +34,37 @@ def main() -> None:
     except DtmdError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"dtmd: {error}", markup=False)
         sys.exit(2)
+
+
+@app.command()
+def ingest(
+    sources: Annotated[list[Path], typer.Argument(help="AIMD output: files, or folders to search.")],
+    output: Annotated[Optional[Path], typer.Option("-o", help="HDF5 store to write or add to.")] = None,
+    timestep: Timestep = None,
+    allow: Allowed = None,
+) -> None:
+    """Read AIMD of any code, check it, and put what is sound into one store."""
+    from dtmd.display import ReadingDisplay
+    from dtmd.files import write_text
+    from dtmd.ingest.formats import find_runs
+    from dtmd.ingestion import COLUMNS, raise_if_refused, run_ingest, summary
+
+    found = find_runs(sources)
+    with ReadingDisplay(console, found) as display:
+        result = run_ingest(found, output, timestep, allow or [], display.read, display.run_done)
+    table = Table()
+    for field, title in COLUMNS.items():
+        table.add_column(title, overflow="fold", min_width=30 if field == "run" else None)
+    for row in result.rows:
+        table.add_row(*(getattr(row, field) for field in COLUMNS))
+    wide = Console(highlight=False, record=True, width=max(console.width, 160), markup=False)
+    wide.print(table)
+    for line in [*result.findings, *summary(found, result)]:
+        wide.print(line, soft_wrap=True)
+    if output and result.change:
+        wide.print(f"{output}: {result.change}", soft_wrap=True)
+        write_text(output.with_suffix(".log"), wide.export_text())
+    raise_if_refused(result)
 
 
 @app.command()
@@ -74,15 +112,18 @@ def start(
     trajectory: Annotated[Path, typer.Argument(help="An AIMD trajectory.")],
     frame: Annotated[int, typer.Option(help="The frame to start from; negative ones count from the end.")] = 0,
     output: Annotated[Optional[Path], typer.Option("-o", help="LAMMPS data file.")] = None,
-    timestep: Annotated[Optional[float], typer.Option(help="fs between frames, if the file does not say it.")] = None,
+    timestep: Timestep = None,
+    run: Annotated[Optional[str], typer.Option(help="Which of several trajectories: a part of its name.")] = None,
+    allow: Allowed = None,
 ) -> None:
     """Write a frame of AIMD, with its velocities, as a start for LAMMPS."""
     from dtmd.ingest import read_aimd
     from dtmd.lammps import write_start
 
-    trajectories = read_aimd([trajectory], timestep)
+    trajectories = [t for t in read_aimd([trajectory], timestep, allow or []) if run is None or run in t.source]
     if len(trajectories) != 1:
-        raise DtmdError(f"{trajectory}: {len(trajectories)} trajectories; give one file")
+        names = ", ".join(t.source for t in trajectories[:5])
+        raise DtmdError(f"{trajectory}: {len(trajectories)} trajectories ({names}); choose one with --run")
     output = output or Path(f"{trajectory.name.split('.')[0]}_frame{frame}.data")
     write_start(trajectories[0], frame, output)
     console.print(f"wrote {output}; atom types: {' '.join(trajectories[0].elements)}", soft_wrap=True)
@@ -102,13 +143,14 @@ def compare(
     broken_above: Annotated[float, typer.Option(help="Å; a bond longer than this is broken …")] = 1.5,
     bonded_below: Annotated[float, typer.Option(help="Å; … unless it is shorter than this again …")] = 1.0,
     persistence: Annotated[float, typer.Option(help="fs; … within this time.")] = 50.0,
+    allow: Allowed = None,
 ) -> None:
     """Do MD trajectories agree with AIMD? Writes report.html and metrics.json."""
     from dtmd.artefact import read_metadata
     from dtmd.compare import CompareSettings
     from dtmd.compare import compare as run_comparison
     from dtmd.ingest import read_aimd
-    from dtmd.ingest.lammps_dump import read_dump
+    from dtmd.ingest.readers.lammps_dump import read_dump
     from dtmd.observables.dissociation import BondCriterion
     from dtmd.report import write_report
     from dtmd.report_summary import SUMMARY_COLUMNS, summary_rows
@@ -122,7 +164,7 @@ def compare(
         starts=dict(_start(text) for text in start or []),
     )
     metadata = read_metadata(model) if model else None
-    reference = read_aimd([aimd], aimd_timestep)
+    reference = read_aimd([aimd], aimd_timestep, allow or [])
     comparison = run_comparison([read_dump(path, timestep) for path in dumps], reference, settings)
     report = write_report(comparison, output, metadata)
     table = Table(*SUMMARY_COLUMNS)
@@ -135,6 +177,63 @@ def compare(
     for observable, reason in comparison.skipped:
         console.print(f"skipped: {observable}: {reason}", markup=False, soft_wrap=True)
     console.print(f"report: {report}", soft_wrap=True)
+
+
+@data.command("neighbors")
+def data_neighbors(
+    sources: Annotated[list[Path], typer.Argument(help="Stores or AIMD output.")],
+    cutoff: Annotated[float, typer.Option(help="Å.")] = 5.0,
+    offsets: Annotated[int, typer.Option(help="Frames later, at most.", min=1)] = 10,
+    figure: Annotated[Optional[Path], typer.Option(help="Figure (.png, .svg, .pdf) to draw, a .csv beside it.")] = None,
+    timestep: Timestep = None,
+    allow: Allowed = None,
+) -> None:
+    """For how many steps do atoms keep their neighbours? (Jaccard similarity)"""
+    from dtmd.data_views import by_atoms, draw_similarity, neighbor_similarity, similarity_text, write_similarity_csv
+    from dtmd.ingest import read_aimd
+
+    systems = by_atoms(read_aimd(sources, timestep, allow or []))
+    if figure and len(systems) > 1:
+        raise DtmdError(f"--figure {figure}: {len(systems)} systems with other atoms; choose one, as DATA.h5:NAME")
+    for trajectories in systems:
+        similarity = neighbor_similarity(trajectories, cutoff, offsets)
+        console.print(similarity_text(similarity), soft_wrap=True)
+        if figure:
+            draw_similarity(similarity, figure)
+            write_similarity_csv(similarity, figure.with_suffix(".csv"))
+            console.print(f"wrote {figure} and {figure.with_suffix('.csv')}", soft_wrap=True)
+
+
+@data.command("energies")
+def data_energies(
+    sources: Annotated[list[Path], typer.Argument(help="Stores or AIMD output.")],
+    timestep: Timestep = None,
+    allow: Allowed = None,
+) -> None:
+    """Energy per atom of each element, by least squares over the runs."""
+    from dtmd.data_views import energies_text, energies_view
+    from dtmd.ingest import read_aimd
+
+    console.print(energies_text(energies_view(read_aimd(sources, timestep, allow or []))), soft_wrap=True)
+
+
+@data.command("split")
+def data_split(
+    sources: Annotated[list[Path], typer.Argument(help="Stores or AIMD output.")],
+    output: Annotated[Path, typer.Option("-o", help="DATA.h5 writes DATA.train.h5, DATA.validation.h5, DATA.test.h5.")],
+    validation: Annotated[float, typer.Option(help="Share of the runs.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of the runs; 0 for no test set.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the random choice.")] = 0,
+    timestep: Timestep = None,
+    allow: Allowed = None,
+) -> None:
+    """Deal whole runs out to stores for training, validation and test."""
+    from dtmd.data_views import write_split
+    from dtmd.ingest import read_aimd
+
+    shares = {"train": 1.0 - validation - test, "validation": validation} | ({"test": test} if test else {})
+    for part, (path, runs) in write_split(read_aimd(sources, timestep, allow or []), shares, seed, output).items():
+        console.print(f"{part}: {len(runs)} runs in {path}: {', '.join(runs)}", markup=False, soft_wrap=True)
 
 
 @app.command("build-plugin")
@@ -163,8 +262,8 @@ def doctor() -> None:
 
 
 @app.command()
-def info(file: Annotated[Path, typer.Argument(help="A model file or an exported potential.")]) -> None:
-    """Say what is inside a model or an exported potential."""
+def info(file: Annotated[Path, typer.Argument(help="A model, an exported potential or a store.")]) -> None:
+    """Say what is inside a model, an exported potential or a trajectory store."""
     from dtmd.info import describe
 
     console.print(describe(file), markup=False, soft_wrap=True)

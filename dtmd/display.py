@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: a line per epoch, a bar with the time that is left."""
+"""What a person sees of long work: a line for each part done, a bar with the time that is left."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import math
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bars, TextColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 from dtmd.config import CurriculumConfig
 from dtmd.curriculum import Progress
+from dtmd.ingest.formats import Found
+from dtmd.ingestion import Row
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +79,40 @@ class TrainingDisplay:
         for stage in range(progress.stage + 1, len(self._config.lengths)):
             units += self._config.epoch_limit(stage) * n_batches * self._config.lengths[stage]
         return f"at most {_clock(units * seconds_per_unit)} left"
+
+
+class ReadingDisplay:
+    """A bar over the bytes of all files that are read, with the time that is left.
+
+    Args:
+        console: where to; nothing is shown on anything but a terminal.
+        found: the runs that will be read.
+    """
+
+    def __init__(self, console: Console, found: Found) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )
+        sizes = {path: path.stat().st_size for _, source in found.runs for path in source.files}
+        self._task = self._bars.add_task("reading", total=sum(sizes.values()))
+        self._n_runs, self._n_done = len(found.runs), 0
+
+    def __enter__(self) -> ReadingDisplay:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def read(self, n_bytes: int) -> None:
+        """After every piece of a file."""
+        self._bars.advance(self._task, n_bytes)
+
+    def run_done(self, row: Row) -> None:
+        """After every run."""
+        self._n_done += 1
+        self._bars.update(self._task, description=f"run {self._n_done} of {self._n_runs}: {row.verdict[:40]}")
 
 
 def _clock(seconds: float) -> str:

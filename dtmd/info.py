@@ -1,4 +1,4 @@
-"""What is inside a model file or an exported potential, as text."""
+"""What is inside a model file, an exported potential or a trajectory store, as text."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import yaml
 
 from dtmd import artefact
 from dtmd.checkpoint import load_model
+from dtmd.store import describe_store, is_store
 
 
 def describe(path: Path) -> str:
-    """YAML text on a model file or an exported potential; no code from the file is run.
+    """YAML text on a model file, an exported potential or a store; no code from the file is run.
 
     Raises:
-        DtmdError: neither of them, or damaged.
+        DtmdError: none of them, or damaged.
     """
-    content = _describe_artefact(path) if artefact.is_torchscript(path) else _describe_model(path)
-    return yaml.safe_dump(content, sort_keys=False)
+    if is_store(path):
+        content = {"file": str(path), "kind": "trajectory store", **describe_store(path)}
+    else:
+        content = _describe_artefact(path) if artefact.is_torchscript(path) else _describe_model(path)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _describe_artefact(path: Path) -> dict:

@@ -19,3 +19,13 @@ FS_PER_PS = 1000.0
 
 ASE_TIME = KINETIC**0.5
 """ASE's unit of time, Å·√(u/eV), in fs."""
+
+HARTREE = 27.211386245988  # eV
+
+RYDBERG = 0.5 * HARTREE  # eV
+
+BOHR = 0.529177210903  # Å
+
+ATOMIC_TIME = 2.4188843265857e-2  # ħ/E_h in fs
+
+ELECTRON_MASS = 5.48579909065e-4  # u

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from small import AIMD, real_points, small_potential
 
 from dtmd.checkpoint import ModelFile, ProbeFrames, save_model
@@ -26,10 +27,15 @@ def dtmd(*arguments, cwd: Path | None = None) -> subprocess.CompletedProcess:
     (["info", "nowhere.pt"], "nowhere.pt: no such file"),
     (["export", "--format", "onnx", "x.pt"], "--format onnx: unknown"),
     (["compare", "one.lammpstrj"], "give at least one MD trajectory"),
-    (["compare", "run.lammpstrj", "empty"], "no AIMD files in this folder"),
+    (["compare", "run.lammpstrj", "empty"], "no AIMD output in this folder"),
     (["compare", "run.lammpstrj", str(AIMD / "test"), "--bond", "0-1"], "counted from 1"),
     (["compare", "run.lammpstrj", str(AIMD / "test"), "--start", "x"], "write RUN=AIMD_FILE@FRAME"),
-    (["start", str(AIMD / "test"), "-o", "x.data"], "2 trajectories; give one file"),
+    (["compare", "run.lammpstrj", str(AIMD / "test"), "--allow", "physics"], "--allow physics: no such check"),
+    (["ingest", "nowhere"], "nowhere: no such file or folder"),
+    (["ingest", "run.lammpstrj", "-o", "x.h5"], "run.lammpstrj: not recognised as AIMD output"),
+    (["data", "neighbors", str(AIMD / "test"), "--figure", "x.xlsx"], "x.xlsx: unknown kind of figure"),
+    (["data", "split", str(AIMD / "validation"), "-o", "x.h5"], "1 runs cannot be split"),
+    (["start", str(AIMD / "test"), "-o", "x.data"], "choose one with --run"),
 ])
 def test_bad_input_gives_one_message_and_exit_code_2(tmp_path, arguments, message):
     (tmp_path / "empty").mkdir()
@@ -38,6 +44,31 @@ def test_bad_input_gives_one_message_and_exit_code_2(tmp_path, arguments, messag
     assert result.returncode == 2
     assert message in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "comparison").exists()
+
+
+def test_ingest_store_and_views(tmp_path):
+    """AIMD into a store, once; what is in it; the views of it; a start for LAMMPS from it."""
+    first = dtmd("ingest", AIMD, "-o", "data.h5", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "10 runs accepted, 0 refused" in first.stdout and "10 trajectories added" in first.stdout
+    assert (tmp_path / "data.log").read_text() in first.stdout
+    again = dtmd("ingest", AIMD / "test", "-o", "data.h5", cwd=tmp_path)
+    assert "0 trajectories added, 2 were there already" in again.stdout
+    about = yaml.safe_load(dtmd("info", "data.h5", cwd=tmp_path).stdout)
+    assert about["trajectories"] == 10 and about["frames"] == 3200
+    energies = dtmd("data", "energies", "data.h5", cwd=tmp_path)
+    assert "H, C, Pd: values of smallest norm" in energies.stdout
+    neighbors = dtmd("data", "neighbors", "data.h5:test", "--figure", "nb.svg", cwd=tmp_path)
+    assert "Neighbour lists may be kept for " in neighbors.stdout
+    assert (tmp_path / "nb.csv").exists() and (tmp_path / "nb.svg").exists()
+    split = dtmd("data", "split", "data.h5", "-o", "part.h5", "--seed", "3", cwd=tmp_path)
+    assert split.returncode == 0 and len(list(tmp_path.glob("part.*.h5"))) == 3
+    start = dtmd("start", "data.h5", "--run", "009_from_480", "-o", "x.data", cwd=tmp_path)
+    assert start.returncode == 0, start.stderr
+    none = dtmd("info", "data.h5:nothing", cwd=tmp_path)
+    assert none.returncode == 2
+    missing = dtmd("data", "energies", "data.h5:water*", cwd=tmp_path)
+    assert missing.returncode == 2 and "no trajectory in it has a name like water*" in missing.stderr
 
 
 def test_from_model_to_report(plugin, tmp_path):

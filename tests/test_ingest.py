@@ -10,8 +10,8 @@ import pytest
 from small import AIMD
 
 from dtmd.errors import DtmdError
-from dtmd.ingest import find_aimd, read_aimd
-from dtmd.ingest.checks import compare_with_forces
+from dtmd.ingest import ingest, read_aimd
+from dtmd.ingest.formats import find_runs
 
 FILE = AIMD / "train" / "h2pd6_007_from_000.extxyz.xz"
 N_ATOMS = 57
@@ -43,9 +43,8 @@ def test_numbers_read_off_the_file():
     assert trajectory.positions[0, 0].tolist() == [2.96972261, 2.82744800, 8.28851555]
     assert trajectory.forces[0, 1].tolist() == [0.10480899, 0.70460748, 0.41945632]
     assert trajectory.velocities[0, 0].tolist() == [0.00665097, 0.04212321, -0.00691678]
-    motion = compare_with_forces(trajectory)
-    assert abs(motion.scale - 1.0) < 1e-5
-    assert motion.residuals.max() < 1e-4 and np.abs(motion.frictions).max() < 1e-5
+    assert trajectory.origin.code == "extended XYZ" and len(trajectory.origin.digest) == 64
+    assert {check.verdict for check in trajectory.origin.checks} == {"ok"}
 
 
 def test_all_embedded_trajectories_are_sound():
@@ -57,7 +56,6 @@ def test_velocities_are_reconstructed_where_the_file_has_none(frames, tmp_path):
     bare = [[frame[0], frame[1].replace(":velocities:R:3", "")] + [" ".join(line.split()[:7]) for line in frame[2:]]
             for frame in frames]
     trajectory = read(write(tmp_path / "bare.extxyz", bare))
-    assert "reconstructed" in trajectory.notes[0]
     assert np.abs(trajectory.velocities - full.velocities).max() < 1e-6
 
 
@@ -74,7 +72,7 @@ def test_velocities_as_ase_writes_them(frames, tmp_path):
         del atoms.arrays["momenta"]
     ase.io.write(tmp_path / "velocities.extxyz", structures)
     trajectory = read(tmp_path / "velocities.extxyz")
-    assert "ASE" in trajectory.notes[0]
+    assert "velocities converted from ASE's unit" in trajectory.notes
     assert np.abs(trajectory.velocities - read(original).velocities).max() < 1e-6
 
 
@@ -113,14 +111,11 @@ def other_atom(frame):
     (lambda f: replaced(f, 3, lambda frame: [line.replace("energy=", "entropy=") for line in frame]),
      "frame 3 has no energy"),
     (lambda f: replaced(f, 6, other_atom), "frame 6 has the atoms"),
-    (lambda f: f[:5] + f[6:], "frames 4 and 5 are 1 fs apart"),
-    (lambda f: f[:5] + [f[6], f[5]] + f[7:], "put the frames in order"),
-    (lambda f: [[frame[0], frame[1].replace("timestep_fs=0.5", "")] + frame[2:] for frame in f],
-     "the time step is not in the file"),
+    (lambda f: f[:5] + [f[6], f[5]] + f[7:], "frame 6 has a step number before that of frame 5.*--allow order"),
     (lambda f: [[frame[0], frame[1].replace("timestep_fs=0.5", "timestep_fs=1.0")] + frame[2:] for frame in f],
      "said to be 1 fs, the motion shows 0.5 fs"),
-    (lambda f: f[:-1] + [f[-1][:20]], "frame 11 cannot be read"),
-    (lambda f: [], "no frames"),
+    (lambda f: f[:-1] + [f[-1][:20]], "frame 11.*the 11 whole frames can be used.*--allow unfinished"),
+    (lambda f: [], "not recognised as AIMD output"),
 ])
 def test_bad_files_are_refused_with_the_place(frames, tmp_path, damage, message):
     path = write(tmp_path / "bad.extxyz", damage(frames))
@@ -134,28 +129,31 @@ def without_steps(frames):
             for frame in frames]
 
 
-@pytest.mark.parametrize("order", [
-    [0, 1, 2, 3, 5, 6, 7, 8, 9], [0, 1, 2, 4, 3, 5, 6, 7, 8, 9], [0, 1, 2, 3, 3, 4, 5, 6, 7],
-], ids=["gap", "swapped", "doubled"])
-def test_the_motion_shows_a_wrong_order_without_step_numbers(frames, tmp_path, order):
+@pytest.mark.parametrize(("order", "message"), [
+    ([0, 1, 2, 4, 3, 5, 6, 7, 8, 9], "around frame 2 does not follow.*out of order"),
+    ([0, 1, 2, 3, 3, 4, 5, 6, 7], "the frame after frame 3 repeats it"),
+], ids=["swapped", "doubled"])
+def test_the_motion_shows_a_wrong_order_without_step_numbers(frames, tmp_path, order, message):
     path = write(tmp_path / "shuffled.extxyz", without_steps([frames[k] for k in order]))
-    with pytest.raises(DtmdError, match="around frame [23].*missing, doubled or out of order"):
+    with pytest.raises(DtmdError, match=message):
         read(path)
 
 
-def test_flipped_forces_and_foreign_velocities_are_found(frames, tmp_path):
-    structures = ase.io.read(write(tmp_path / "original.extxyz", frames), ":")
-    for atoms in structures:
-        atoms.calc.results["forces"] *= -1
-    ase.io.write(tmp_path / "flipped.extxyz", structures)
-    with pytest.raises(DtmdError, match="accelerate against the forces"):
-        read(tmp_path / "flipped.extxyz")
-    for atoms in structures:
-        atoms.calc.results["forces"] *= -1
-        atoms.arrays["velocities"] *= 1000.0
-    ase.io.write(tmp_path / "units.extxyz", structures)
-    with pytest.raises(DtmdError, match="velocities of frame 1 differ"):
-        read(tmp_path / "units.extxyz")
+def test_a_missing_last_line_end_is_no_damage(frames, tmp_path):
+    path = write(tmp_path / "joined.extxyz", frames)
+    path.write_text(path.read_text().rstrip("\n"))
+    assert len(read(path)) == len(frames)
+    path.write_text(path.read_text()[:-3])
+    with pytest.raises(DtmdError, match="frame 11.*--allow unfinished"):
+        read(path)
+
+
+def test_gaps_split_a_file_into_trajectories_of_one_run(frames, tmp_path):
+    path = write(tmp_path / "gap.extxyz", frames[:5] + frames[6:])
+    first, second = read_aimd([path])
+    assert (first.source, second.source) == (f"{path}[0:5]", f"{path}[5:11]")
+    assert first.origin.run == second.origin.run == str(path)
+    assert second.times.tolist() == [3.0, 3.5, 4.0, 4.5, 5.0, 5.5]
 
 
 def test_kinds_of_energy_are_never_mixed(frames, tmp_path):
@@ -165,42 +163,64 @@ def test_kinds_of_energy_are_never_mixed(frames, tmp_path):
         read(write(tmp_path / "mixed.extxyz", mixed))
 
 
+def runs_among(paths: list[Path]) -> list[Path]:
+    return [source.main for _, source in find_runs(paths).runs]
+
+
 def test_a_file_that_is_named_twice_is_read_once():
-    files = find_aimd([AIMD / "test", AIMD / "test" / ".." / "test", AIMD / "train"])
-    assert files == find_aimd([AIMD / "test"]) + find_aimd([AIMD / "train"])
+    found = runs_among([AIMD / "test", AIMD / "test" / ".." / "test", AIMD / "train"])
+    assert found == runs_among([AIMD / "test"]) + runs_among([AIMD / "train"])
+
+
+def test_one_run_in_two_files_is_read_once(frames, tmp_path):
+    write(tmp_path / "a.extxyz", frames)
+    write(tmp_path / "b.extxyz", frames[:9])
+    reports = list(ingest(find_runs([tmp_path])))
+    assert [report.left_out for report in reports] == [
+        None, f"repeats {tmp_path / 'a.extxyz'} (--allow duplicates takes both)"]
+    assert len(read_aimd([tmp_path])) == 1
+    assert len(read_aimd([tmp_path], allow=["duplicates"])) == 2
+
+
+def test_single_structures_in_a_folder_are_no_trajectories(frames, tmp_path):
+    write(tmp_path / "run.extxyz", frames)
+    single = write(tmp_path / "relaxed.extxyz", frames[:1])
+    assert [t.source for t in read_aimd([tmp_path])] == [str(tmp_path / "run.extxyz")]
+    (report,) = [r for r in ingest(find_runs([tmp_path])) if r.source.main == single]
+    assert "single frame" in report.left_out
+    with pytest.raises(DtmdError, match="at most 1 consecutive frames"):
+        read_aimd([single])
+
+
+def test_runs_that_belong_together_are_one_run_for_splits(frames, tmp_path):
+    """A restart goes on where the first part ends; another start is another run."""
+    write(tmp_path / "part1.extxyz", frames[:6])
+    write(tmp_path / "part2.extxyz", frames[6:])
+    first, second = read_aimd([tmp_path])
+    assert second.origin.run == first.origin.run
+    assert any("goes on from the end of" in note for note in second.notes)
+    other = ase.io.read(AIMD / "train" / "h2pd6_010_from_330.extxyz.xz", index=":10")
+    ase.io.write(tmp_path / "part3.extxyz", other)
+    assert len({t.origin.run for t in read_aimd([tmp_path])}) == 2
 
 
 def test_damaged_archive_and_missing_files(tmp_path):
     cut = tmp_path / "cut.extxyz.xz"
     cut.write_bytes(FILE.read_bytes()[:100_000])
-    with pytest.raises(DtmdError, match=r"cut.extxyz.xz: frame 0 cannot be read"):
+    with pytest.raises(DtmdError, match=r"cut.extxyz.xz: cannot be read beyond line \d+.*damaged or cut off"):
         read(cut)
     with pytest.raises(DtmdError, match="no such file or folder"):
-        find_aimd([tmp_path / "nowhere"])
+        find_runs([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DtmdError, match="no AIMD files in this folder"):
-        find_aimd([tmp_path / "empty"])
+    with pytest.raises(DtmdError, match="no AIMD output in this folder"):
+        find_runs([tmp_path / "empty"])
     (tmp_path / "OUTCAR").write_text("")
-    with pytest.raises(DtmdError, match="unknown AIMD format"):
-        find_aimd([tmp_path / "OUTCAR"])
-
-
-def test_a_thermostatted_vasp_run_by_the_recipe_of_the_readme(shared_data, tmp_path):
-    """Si64, POTIM 3 fs, Nosé thermostat: its friction is up to a third of a frame's acceleration."""
-    structures = ase.io.read(shared_data / "formats" / "vasp_pymatgen" / "vasprun.md.xml.gz", index=":")
-    for step, atoms in enumerate(structures):
-        atoms.calc.results = {key: atoms.calc.results[key] for key in ("energy", "free_energy", "forces")}
-        atoms.info.update(timestep_fs=3.0, step=step)
-    ase.io.write(tmp_path / "run1.extxyz", structures)
-    trajectory = read(tmp_path / "run1.extxyz")
-    assert trajectory.energies[0] == -338.31623099  # the free energy, which the forces belong to
-    motion = compare_with_forces(trajectory)
-    assert abs(motion.scale - 1.0) < 2e-3
-    assert motion.residuals.max() < 2e-3 and 0.01 < np.abs(motion.frictions).max() < 0.1
+    with pytest.raises(DtmdError, match="OUTCAR: not recognised as AIMD output"):
+        find_runs([tmp_path / "OUTCAR"])
 
 
 def test_whole_trajectory_and_contradicting_step(shared_data):
     trajectory = read(shared_data / "h2pd6_gfn1" / "traj_001.extxyz.gz")
     assert len(trajectory) == 801
-    with pytest.raises(DtmdError, match="says 0.5 fs between steps, you say 1 fs"):
+    with pytest.raises(DtmdError, match="says 0.5 fs between frames .*, you say 1 fs"):
         read_aimd([shared_data / "h2pd6_gfn1" / "traj_001.extxyz.gz"], timestep=1.0)

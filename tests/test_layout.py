@@ -10,14 +10,16 @@ PACKAGE = Path(__file__).parents[1] / "dtmd"
 LAYERS = """
 errors units resources
 files trajectory
-models
+models store
 structures config
 ingest artefact
+ingestion
 neighbors potential
 rollout losses
 subsequences curriculum
 checkpoint validation display
 training_data
+data_views
 train export
 plugin
 lammps doctor info
@@ -30,7 +32,8 @@ __main__
 """
 
 RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module in line.split()}
-LIGHT = ("plugin", "resources", "errors", "units", "files", "trajectory", "observables", "compare", "report")
+LIGHT = ("plugin", "resources", "errors", "units", "files", "trajectory", "store", "ingest", "ingestion",
+         "observables", "compare", "report")
 
 
 def imports(path: Path) -> set[str]:

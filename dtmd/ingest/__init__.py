@@ -1,56 +1,142 @@
-"""AIMD output → `Trajectory`: one reader per format, every trajectory checked before it is used."""
+"""AIMD output → `Trajectory`: one reader per code, every run checked before it is used."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 from dtmd.errors import DtmdError
-from dtmd.ingest.checks import check_physics
-from dtmd.ingest.extxyz import read_extxyz
+from dtmd.files import sha256
+from dtmd.ingest.checks import check_names
+from dtmd.ingest.examine import Examined, examine
+from dtmd.ingest.formats import Found, find_runs
+from dtmd.ingest.recording import record
+from dtmd.ingest.source import Format, Source
+from dtmd.ingest.twins import Fingerprint, continues, fingerprint, same_run, same_start
+from dtmd.store import read_store
 from dtmd.trajectory import Trajectory
 
-SUFFIXES = (".extxyz", ".xyz")
-COMPRESSIONS = ("", ".gz", ".xz", ".bz2")
 
+@dataclass(frozen=True)
+class RunReport:
+    """What became of one run.
 
-def find_aimd(paths: list[Path]) -> list[Path]:
-    """The AIMD files among `paths`, folders searched recursively, in the order of their names, each once.
-
-    Raises:
-        DtmdError: a path that does not exist, or a folder or a whole list without AIMD files.
+    Attributes:
+        form, source: the reader and the files.
+        examined: the verdicts; None where the run could not be read.
+        problem: why it is refused, None if it is not.
+        left_out: why it is not taken although nothing is wrong with it, such as "repeats vasprun.xml".
     """
-    endings = tuple(suffix + compression for suffix in SUFFIXES for compression in COMPRESSIONS)
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise DtmdError(f"{path}: no such file or folder; give the AIMD files or the folder they are in")
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.name.endswith(endings))
-            if not inside:
-                raise DtmdError(f"{path}: no AIMD files in this folder; files that end in {', '.join(SUFFIXES)} "
-                                f"(also {', '.join(COMPRESSIONS[1:])}) are read")
-            found += inside
-        elif path.name.endswith(endings):
-            found.append(path)
-        else:
-            raise DtmdError(f"{path}: unknown AIMD format; files that end in {', '.join(SUFFIXES)} are read")
-    # A file that is named twice would be weighted twice, and could be split into training and validation.
-    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+
+    form: Format
+    source: Source
+    examined: Examined | None = None
+    problem: str | None = None
+    left_out: str | None = None
+
+    @property
+    def trajectories(self) -> list[Trajectory]:
+        return self.examined.trajectories if self.examined and self.problem is None and self.left_out is None else []
 
 
-def read_aimd(paths: list[Path], timestep: float | None = None) -> list[Trajectory]:
-    """Read and check all AIMD trajectories among `paths`, one per file.
+def ingest(
+    found: Found, timestep: float | None = None, allow: Collection[str] = (),
+    watch: Callable[[int], None] = lambda n_bytes: None,
+) -> Iterator[RunReport]:
+    """Read and check runs one after another.
 
     Args:
-        paths: files, or folders to search.
+        found: what to read.
         timestep: fs between frames, for files that do not say it.
+        allow: names of checks that may fail.
+        watch: told the number of bytes read, for progress.
+
+    Raises:
+        DtmdError: a name that no check has.
+    """
+    allowed, before = check_names(allow), _Known()
+    for form, source in found.runs:
+        source = replace(source, watch=watch)
+        try:
+            examined = examine(record(source, form), timestep, allowed, form.unfinished_is_usual)
+        except DtmdError as error:
+            yield RunReport(form, source, problem=str(error))
+            continue
+        report = RunReport(form, source, examined, problem=_refusal(examined))
+        if len(examined.recording) == 1 and source.main not in found.named:
+            report = replace(report, problem=None, left_out="holds a single frame, no trajectory")
+        elif examined.trajectories:
+            report = before.compare(report, allowed)
+        yield report
+
+
+def read_aimd(
+    paths: list[Path], timestep: float | None = None, allow: Collection[str] = ()
+) -> list[Trajectory]:
+    """Read and check all AIMD trajectories among `paths`; those in stores have been checked before.
+
+    Args:
+        paths: files, folders to search, or stores.
+        timestep: fs between frames, for files that do not say it.
+        allow: names of checks that may fail.
 
     Raises:
         DtmdError: names the file, the frame, what was found and what to do.
     """
-    trajectories = []
-    for path in find_aimd(paths):
-        trajectory = read_extxyz(path, timestep)
-        check_physics(trajectory)
-        trajectories.append(trajectory)
+    found = find_runs(paths)
+    trajectories = [trajectory for store, pattern in found.stores for trajectory in _selected(store, pattern)]
+    for report in ingest(found, timestep, allow):
+        if report.problem:
+            raise DtmdError(report.problem)
+        trajectories += report.trajectories
     return trajectories
+
+
+def _selected(store: Path, pattern: str) -> list[Trajectory]:
+    """The trajectories of a store with fitting names."""
+    trajectories = read_store(store)
+    names = [t.source.removeprefix(f"{store}:") for t in trajectories]
+    chosen = [t for t, name in zip(trajectories, names, strict=True)
+              if fnmatch(name, pattern) or name.startswith(pattern.rstrip("/") + "/")]
+    if not chosen:
+        raise DtmdError(f"{store}: no trajectory in it has a name like {pattern}; it holds {', '.join(names[:8])}"
+                        + (" …" if len(names) > 8 else ""))
+    return chosen
+
+
+def _refusal(examined: Examined) -> str | None:
+    failures = examined.failures
+    if not failures:
+        return None
+    texts = "; ".join(f"{check.text} [{check.name}]" for check in failures)
+    names = " ".join(f"--allow {name}" for name in dict.fromkeys(check.name for check in failures))
+    return f"{examined.recording.name}: {texts}. To use it all the same: {names}"
+
+
+class _Known:
+    """The runs before, by what tells whether a run is one of them or belongs to one."""
+
+    def __init__(self) -> None:
+        self._runs: list[Fingerprint] = []
+
+    def compare(self, report: RunReport, allowed: frozenset[str]) -> RunReport:
+        """The report with digests and the name of the run, or with the run that it repeats."""
+        examined = report.examined
+        new = fingerprint(examined, sha256(report.source.files))
+        if "duplicates" not in allowed:
+            for known in self._runs:
+                if same_run(new, known):
+                    return replace(report, left_out=f"repeats {known.main} (--allow duplicates takes both)")
+        notes: tuple[str, ...] = ()
+        for known in self._runs:
+            if relation := ("starts from the same frame as" if same_start(new, known) else
+                            "goes on from the end of" if continues(new, known) else ""):
+                notes = (f"{relation} {known.main}; both stay on the same side of a split",)
+                new = replace(new, run=known.run)
+                break
+        self._runs.append(new)
+        trajectories = [replace(t, origin=replace(t.origin, digest=new.digest, run=new.run), notes=t.notes + notes)
+                        for t in examined.trajectories]
+        return replace(report, examined=replace(examined, trajectories=trajectories, notes=examined.notes + notes))
