@@ -25,16 +25,21 @@ class DataConfig(_Section):
     Attributes:
         train: files or folders, relative to the config file.
         validation: likewise; without it `validation_share` of the training trajectories is set apart.
-        validation_share: share of the trajectories, at least one.
-        timestep: fs, for files that do not say it.
+        split: how to set `validation_share` apart: whole `runs`, at least one, or the end of each run (`time`),
+            which resembles what is trained on and flatters the model; for a single run.
+        validation_share: share of the runs, or of the frames of each.
+        timestep: fs between frames, for files that do not say it.
+        allow: names of checks of the AIMD that may fail.
         stride: steps between the first frames of training subsequences.
         validation_points: rollouts of a validation, spread evenly over the validation trajectories.
     """
 
     train: list[Path] = Field(min_length=1)
     validation: list[Path] | None = None
+    split: Literal["runs", "time"] = "runs"
     validation_share: float = Field(default=0.1, gt=0, lt=1)
     timestep: float | None = Field(default=None, gt=0)
+    allow: list[str] = Field(default_factory=list)
     stride: int = Field(default=1, ge=1)
     validation_points: int = Field(default=256, ge=1)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch, Data
 
 from dtmd.errors import DtmdError
 from dtmd.potential import Potential
@@ -37,26 +37,28 @@ class Points:
 class Subsequences:
     """All subsequences of `length` frames whose first frames lie `stride` frames apart.
 
-    No subsequence crosses from one trajectory into the next.
+    No subsequence crosses from one trajectory into the next. Pieces of a run that are too short are left
+    out, unless all of the run are.
+
+    Attributes:
+        n_left_out: frames in the pieces that are left out.
 
     Raises:
-        DtmdError: a trajectory shorter than `length`, or an element that the potential does not know.
+        DtmdError: a run shorter than `length`, a trajectory without labels or with atoms that are held in some
+            directions only, or an element that the potential does not know.
     """
 
     def __init__(self, trajectories: Sequence[Trajectory], potential: Potential, length: int, stride: int) -> None:
-        self._length = length
-        self._trajectories = list(trajectories)
-        self._timesteps = [torch.tensor([t.timestep], dtype=torch.float64) for t in trajectories]
-        self._species = [potential.species_of(t.symbols, t.source) for t in trajectories]
-        self._starts: list[tuple[int, int]] = []
-        for index, trajectory in enumerate(trajectories):
-            if len(trajectory) < length:
-                raise DtmdError(f"{trajectory.source}: {len(trajectory)} frames, subsequences of {length} are asked "
-                                "for; lower the lengths in the config or leave the trajectory out")
-            self._starts += [(index, first) for first in range(0, len(trajectory) - length + 1, stride)]
+        for run in by_run(trajectories).values():
+            _check_length(run, length)
+        long_enough = [t for t in trajectories if len(t) >= max(length, 2)]
+        self.n_left_out = sum(map(len, trajectories)) - sum(map(len, long_enough))
+        self._length, self._stride = length, stride
+        self._pieces = [_Piece.of(t, potential) for t in long_enough]
+        self._ends = np.cumsum([(len(t) - length) // stride + 1 for t in long_enough])
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return int(self._ends[-1])
 
     def spread(self, n_points: int) -> list[int]:
         """Indices of at most `n_points` subsequences, evenly over all of them."""
@@ -65,40 +67,136 @@ class Subsequences:
 
     def batch(self, indices: Sequence[int], device: torch.device) -> Points:
         """The subsequences with these indices as one batch on `device`."""
-        batch = Batch.from_data_list([self._point(*self._starts[k]) for k in indices]).to(device)
-        structures = Structures(batch.species, batch.masses, batch.batch, batch.cell, batch.pbc)
-        start = Start(structures, batch.pos, batch.velocities, batch.timestep)
-        names = [f"{self._trajectories[t].source} frame {first}" for t, first in map(self._starts.__getitem__, indices)]
-        return Points(start, batch.energy, batch.forces, names)
+        which = np.searchsorted(self._ends, indices, side="right")
+        begins = np.concatenate([[0], self._ends])[which]
+        firsts = (self._stride * (np.asarray(indices) - begins)).tolist()
+        pieces = [self._pieces[k] for k in which]
+        counts = [len(piece.masses) for piece in pieces]
+        ends = np.cumsum(counts).tolist()
+        positions, velocities = np.empty((ends[-1], 3)), np.empty((ends[-1], 3))
+        # One frame after the other, as in the trajectories: long pieces of memory are copied.
+        forces = np.empty((self._length, ends[-1], 3))
+        energies, cells = np.empty(len(pieces)), np.empty((len(pieces), 3, 3))
+        begin = 0
+        for k, (piece, first, end) in enumerate(zip(pieces, firsts, ends, strict=True)):
+            positions[begin:end] = piece.positions[first]
+            velocities[begin:end] = piece.velocities[first]
+            forces[:, begin:end] = piece.forces[first : first + self._length]
+            energies[k] = piece.energies[first]
+            cells[k] = piece.cells[first]
+            begin = end
+        masses = np.concatenate([piece.masses for piece in pieces])
+        velocities[np.isinf(masses)] = 0.0
+        species = np.concatenate([piece.species for piece in pieces])
+        pbc = np.array([piece.pbc for piece in pieces])
+        timesteps = np.array([piece.timestep for piece in pieces])
+        graph_index = np.repeat(np.arange(len(pieces)), counts)
 
-    def _point(self, index: int, first: int) -> Data:
-        piece = self._trajectories[index].window(first, first + self._length)
-        return Data(
-            pos=torch.as_tensor(piece.positions[0]),
-            velocities=torch.as_tensor(piece.velocities[0]),
-            forces=torch.as_tensor(piece.forces).transpose(0, 1),
-            energy=torch.as_tensor(piece.energies[:1]),
-            species=self._species[index],
-            masses=torch.as_tensor(piece.masses),
-            cell=torch.as_tensor(piece.cells[:1]),
-            pbc=torch.as_tensor(piece.pbc).unsqueeze(0),
-            timestep=self._timesteps[index],
-            num_nodes=len(piece.masses),
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array).to(device)
+
+        structures = Structures(*map(tensor, (species, masses, graph_index, cells, pbc)))
+        start = Start(structures, tensor(positions), tensor(velocities), tensor(timesteps))
+        names = [f"{piece.source} frame {first}" for piece, first in zip(pieces, firsts, strict=True)]
+        return Points(start, tensor(energies), tensor(forces).transpose(0, 1), names)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A trajectory as batches are made from it: plain arrays, which are much faster to index than memory maps.
+
+    Attributes:
+        species: index into the potential's elements, int64 (N,).
+        masses: u, (N,), infinite for atoms that are held.
+        timestep: fs.
+    """
+
+    source: str
+    species: np.ndarray
+    masses: np.ndarray
+    timestep: float
+    pbc: np.ndarray
+    cells: np.ndarray
+    positions: np.ndarray
+    velocities: np.ndarray
+    forces: np.ndarray
+    energies: np.ndarray
+
+    @classmethod
+    def of(cls, trajectory: Trajectory, potential: Potential) -> _Piece:
+        check_labels(trajectory)
+        names = ("pbc", "cells", "positions", "velocities", "forces", "energies")
+        return cls(
+            trajectory.source, potential.species_of(trajectory.symbols, trajectory.source).numpy(),
+            _masses(trajectory), trajectory.timestep, *(np.asarray(getattr(trajectory, name)) for name in names),
         )
 
 
+def check_labels(trajectory: Trajectory) -> None:
+    """Raises DtmdError where something is missing that training needs."""
+    for name in ("velocities", "forces", "energies"):
+        if getattr(trajectory, name) is None:
+            raise DtmdError(f"{trajectory.source}: no {name}; training needs them, leave the trajectory out")
+
+
+def _masses(trajectory: Trajectory) -> np.ndarray:
+    """u, (N,); infinite where the atom is held, so that nothing accelerates it."""
+    if trajectory.fixed is None:
+        return trajectory.masses
+    held = trajectory.fixed.all(axis=1)
+    partly = np.flatnonzero(trajectory.fixed.any(axis=1) & ~held)
+    if len(partly):
+        k = int(partly[0])
+        raise DtmdError(f"{trajectory.source}: atom {k + 1} ({trajectory.symbols[k]}) and {len(partly) - 1} others "
+                        "are held in some directions only; rollouts can hold whole atoms, leave the trajectory out")
+    return np.where(held, np.inf, trajectory.masses)
+
+
+def _check_length(run: list[Trajectory], length: int) -> None:
+    """Raises DtmdError where not one piece of a run can be used."""
+    longest = max(run, key=len)
+    if len(longest) < length:
+        which = f"the longest of {len(run)} pieces of this run has " if len(run) > 1 else ""
+        raise DtmdError(f"{longest.source}: {which}{len(longest)} frames, subsequences of {length} are asked "
+                        "for; lower the lengths in the config or leave the trajectory out")
+    _ = longest.timestep  # raises for a single frame
+
+
+def by_run(trajectories: Sequence[Trajectory]) -> dict[str, list[Trajectory]]:
+    """The trajectories of each run, in the order given, under its name."""
+    runs: dict[str, list[Trajectory]] = {}
+    for trajectory in trajectories:
+        runs.setdefault(trajectory.origin.run or trajectory.source, []).append(trajectory)
+    return runs
+
+
 def split(trajectories: list[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:
-    """Set whole trajectories apart for validation, at least one: (training, validation).
+    """Set whole runs apart for validation, at least one: (training, validation).
 
     Raises:
-        DtmdError: a single trajectory, from which no unseen one can be taken.
+        DtmdError: a single run, from which no unseen one can be taken.
     """
-    if len(trajectories) < 2:
-        raise DtmdError(f"{trajectories[0].source}: a single trajectory; validation needs another one, "
-                        "frames of one run are too alike. Give data.validation or more trajectories")
-    n_validation = min(max(1, round(share * len(trajectories))), len(trajectories) - 1)
-    chosen = set(random.Random(seed).sample(range(len(trajectories)), n_validation))
+    runs = list(by_run(trajectories).values())
+    if len(runs) < 2:
+        what = "a single trajectory" if len(trajectories) == 1 else f"{len(trajectories)} pieces of a single run"
+        raise DtmdError(f"{trajectories[0].source}: {what}; validation needs another one, "
+                        "frames of one run are too alike. Give data.validation or more trajectories, or, knowing "
+                        "that it flatters the model, data.split: time")
+    n_validation = min(max(1, round(share * len(runs))), len(runs) - 1)
+    chosen = set(random.Random(seed).sample(range(len(runs)), n_validation))
     return (
-        [t for k, t in enumerate(trajectories) if k not in chosen],
-        [t for k, t in enumerate(trajectories) if k in chosen],
+        [t for k, run in enumerate(runs) if k not in chosen for t in run],
+        [t for k, run in enumerate(runs) if k in chosen for t in run],
     )
+
+
+def split_in_time(trajectories: list[Trajectory], share: float) -> tuple[list[Trajectory], list[Trajectory]]:
+    """Set the last `share` of the frames of each trajectory apart for validation: (training, validation)."""
+    pieces: tuple[list[Trajectory], list[Trajectory]] = ([], [])
+    for trajectory in trajectories:
+        cut = len(trajectory) - max(1, round(share * len(trajectory)))
+        for part, (first, last) in zip(pieces, ((0, cut), (cut, len(trajectory))), strict=True):
+            if last > first:
+                name = f"{trajectory.source}[{first}:{last}]"
+                part.append(replace(trajectory.window(first, last), source=name))
+    return pieces

@@ -23,7 +23,7 @@ from dtmd.neighbors import Edges
 from dtmd.potential import Potential
 from dtmd.rollout import NonFiniteForces, accumulate_gradient
 from dtmd.subsequences import Points
-from dtmd.training_data import TrainingData, load_training_data
+from dtmd.training_data import TrainingData, fit_reference_energies, load_training_data, mixed_text
 from dtmd.validation import Validation, validate
 
 logger = logging.getLogger(__name__)
@@ -102,6 +102,17 @@ class Trainer:
             self.config.curriculum.validation_length, len(self.data.validation),
             sum(p.numel() for p in self.potential.parameters()), self.device,
         )
+        fit = fit_reference_energies(self.data.training, self.data.elements)
+        logger.info("reference energies, eV/atom: %s", ", ".join(
+            f"{element} {value:.4f}" for element, value in zip(fit.elements, fit.values, strict=True)))
+        if fit.seems_mixed:
+            logger.warning("warning: %s", mixed_text(fit))
+        for name, points in (("training", self.points), ("validation", self.validation_points)):
+            if points.n_left_out:
+                logger.info("%d frames of the %s data are in pieces too short for a subsequence and are left out",
+                            points.n_left_out, name)
+        if self.config.data.validation is None and self.config.data.split == "time":
+            logger.info("validation on the last part of the runs that are trained on: it flatters the model")
         with self.display:
             while not self.progress.finished:
                 self._train_epoch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +11,16 @@ import torch
 from dtmd.checkpoint import ProbeFrames
 from dtmd.config import TrainConfig
 from dtmd.errors import DtmdError
-from dtmd.files import sha256
-from dtmd.ingest import find_aimd, read_aimd
+from dtmd.ingest import read_aimd
 from dtmd.potential import Potential
-from dtmd.subsequences import Subsequences, split
+from dtmd.store import in_slices
+from dtmd.subsequences import Subsequences, by_run, check_labels, split, split_in_time
 from dtmd.trajectory import Trajectory
 
 N_PROBES = 4
+
+MIXED = 1.0
+"""eV/atom; chemistry changes energies per atom by less, other functionals or pseudopotentials by far more."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ class TrainingData:
     def new_potential(self, config: TrainConfig) -> Potential:
         """A fresh potential with reference energies and energy scale from the training data."""
         torch.manual_seed(config.seed)
-        reference = reference_energies(self.training, self.elements)
-        scale = float(np.sqrt(np.mean([np.mean(t.forces**2) for t in self.training])))
+        reference = fit_reference_energies(self.training, self.elements).values
+        scale = float(np.sqrt(np.mean([_mean_square(t.forces) for t in self.training])))
         potential = Potential(self.elements, config.model, torch.from_numpy(reference), scale)
         return potential.to_precision(getattr(torch, config.precision))
 
@@ -60,26 +64,99 @@ def load_training_data(config: TrainConfig) -> TrainingData:
     """Read, check and split the AIMD that the config names.
 
     Raises:
-        DtmdError: bad files; a trajectory in both sets; an element only in the validation set.
+        DtmdError: bad files; a run in both sets; an element only in the validation set.
     """
     data = config.data
-    files = find_aimd(data.train)
-    trajectories = read_aimd(files, data.timestep)
-    if data.validation is None:
-        training, validation = split(trajectories, data.validation_share, config.seed)
+    training = read_aimd(data.train, data.timestep, data.allow)
+    if data.validation is None and data.split == "time":
+        training, validation = split_in_time(training, data.validation_share)
+    elif data.validation is None:
+        training, validation = split(training, data.validation_share, config.seed)
     else:
-        held_out = find_aimd(data.validation)
-        both = {p.resolve() for p in files} & {p.resolve() for p in held_out}
+        validation = read_aimd(data.validation, data.timestep, data.allow)
+        seen = {t.origin.digest or t.source for t in training}
+        both = [t.source for t in validation if (t.origin.digest or t.source) in seen]
         if both:
             raise DtmdError(f"{min(both)}: is in data.train and in data.validation; "
                             "validation needs unseen trajectories")
-        training, validation = trajectories, read_aimd(held_out, data.timestep)
-        files = files + held_out
-    return TrainingData(training, validation, sha256(files))
+    for trajectory in training + validation:
+        check_labels(trajectory)
+    return TrainingData(training, validation, digest_of(training + validation))
 
 
-def reference_energies(trajectories: list[Trajectory], elements: list[str]) -> np.ndarray:
-    """Energy per atom of each element, eV, by least squares (of smallest norm where compositions are alike)."""
-    counts = np.array([[t.symbols.count(element) for element in elements] for t in trajectories], dtype=float)
-    means = np.array([t.energies.mean() for t in trajectories])
-    return np.linalg.lstsq(counts, means, rcond=None)[0]
+def digest_of(trajectories: list[Trajectory]) -> str:
+    """One hash over what trajectories were read from, or over their arrays where that is not known.
+
+    Names are left out, so that a run goes on after its data were moved.
+    """
+    digest = hashlib.sha256()
+    from_files = all(t.origin.digest for t in trajectories)
+    for t in trajectories:
+        if from_files:
+            digest.update(f"{t.origin.digest} {len(t)} {t.times[0]:.6f} {t.times[-1]:.6f}\n".encode())
+            continue
+        for array in (t.numbers, t.times, t.positions, t.velocities, t.forces, t.energies):
+            for piece in in_slices(array) if array is not None else ():
+                digest.update(np.ascontiguousarray(piece).data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ReferenceEnergies:
+    """Energy per atom of each element, fitted to the mean energies of the runs.
+
+    Attributes:
+        values: eV per atom of each element, (n_elements,).
+        residuals: mean energy less what the fit gives, eV/atom, by run.
+        ambiguous: elements whose values the compositions do not determine; theirs are those of smallest norm,
+            and only their sums over whole structures mean something.
+    """
+
+    elements: list[str]
+    values: np.ndarray
+    residuals: dict[str, float]
+    ambiguous: list[str]
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The run whose energy the fit meets worst, and the residual, eV/atom."""
+        return max(self.residuals.items(), key=lambda item: abs(item[1]))
+
+    @property
+    def seems_mixed(self) -> bool:
+        """Whether the runs look as if they were of several levels of theory or codes."""
+        return abs(self.worst[1]) > MIXED
+
+
+def fit_reference_energies(trajectories: list[Trajectory], elements: list[str]) -> ReferenceEnergies:
+    """Least squares over the runs, each of which counts once however long it is.
+
+    Raises:
+        DtmdError: a trajectory without energies.
+    """
+    for t in trajectories:
+        if t.energies is None:
+            raise DtmdError(f"{t.source}: no energies to take reference energies from; leave the trajectory out")
+    runs = by_run(trajectories)
+    counts = np.array([[run[0].symbols.count(element) for element in elements] for run in runs.values()], dtype=float)
+    means = np.array([np.concatenate([t.energies for t in run]).mean() for run in runs.values()])
+    values = np.linalg.lstsq(counts, means, rcond=None)[0]
+    residuals = (means - counts @ values) / [len(run[0].numbers) for run in runs.values()]
+    _, sizes, directions = np.linalg.svd(counts)
+    rank = int(np.sum(sizes > sizes[0] * np.finfo(float).eps * max(counts.shape)))
+    free = np.abs(directions[rank:]).max(axis=0, initial=0.0) > 1e-6
+    return ReferenceEnergies(
+        elements, values, dict(zip(runs, residuals.tolist(), strict=True)),
+        [element for element, is_free in zip(elements, free, strict=True) if is_free],
+    )
+
+
+def mixed_text(fit: ReferenceEnergies) -> str:
+    """A warning on runs that do not seem to be of one level of theory."""
+    run, residual = fit.worst
+    return (f"the energy of {run} is {residual:+.2f} eV/atom off ΣE0 of its elements: the runs do not seem to be of "
+            "one level of theory (code, functional, pseudopotentials); train on those of each level apart")
+
+
+def _mean_square(array: np.ndarray) -> float:
+    return sum(float(np.square(piece, dtype=float).sum()) for piece in in_slices(array)) / array.size
