@@ -61,8 +61,8 @@ def ingest(
     wide.print(table)
     for line in [*result.findings, *summary(found, result)]:
         wide.print(line, soft_wrap=True)
-    if output and result.change:
-        wide.print(f"{output}: {result.change}", soft_wrap=True)
+    if output and result.rows:
+        wide.print(f"{output}: {len(result.added)} trajectories added", soft_wrap=True)
         write_text(output.with_suffix(".log"), wide.export_text())
     raise_if_refused(result)
 

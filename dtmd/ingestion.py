@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from dtmd.ingest.examine import Examined
 from dtmd.ingest.formats import Found
 from dtmd.ingest.motion import pieces
 from dtmd.ingest.recording import formula
-from dtmd.store import StoreChange, write_store
+from dtmd.store import is_store, read_store, write_store
 from dtmd.trajectory import Trajectory
 
 COLUMNS = {
@@ -24,6 +25,10 @@ COLUMNS = {
     "energy": "E/atom, eV", "force": "max |F|, eV/Å", "verdict": "checks",
 }
 """Titles of the columns by the field of `Row`."""
+
+
+BATCH_BYTES = 1 << 30
+"""Size of the files after which a store is written for the first time."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,14 @@ class Ingestion:
         findings: sentences on failures, warnings and decisions, each with its run.
         refused: the problem of each refused run.
         n_accepted: runs that passed.
-        change: of the store, None if none was written.
+        added: names of the new trajectories in the store.
     """
 
     rows: list[Row] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     n_accepted: int = 0
-    change: StoreChange | None = None
+    added: tuple[str, ...] = ()
 
 
 def run_ingest(
@@ -81,29 +86,42 @@ def run_ingest(
     """
     result = Ingestion()
     root = Path(os.path.commonpath([source.main.parent for _, source in found.runs])) if found.runs else Path()
+    for batch in _batches(found):
+        stored = read_store(output) if output and is_store(output) else []
 
-    def accepted() -> Iterator[Trajectory]:
-        for report in ingest(found, timestep, allow, watch):
-            _tell(report, root, result)
-            done(result.rows[-1])
-            for trajectory in report.trajectories:
-                yield _relative(trajectory, root)
+        def accepted(batch: Found = batch, stored: list[Trajectory] = stored) -> Iterator[Trajectory]:
+            for report in ingest(batch, timestep, allow, watch, stored):
+                _tell(report, root, result)
+                done(result.rows[-1])
+                for trajectory in report.trajectories:
+                    yield _relative(trajectory, root)
 
-    trajectories = accepted()
-    first = next(trajectories, None)
-    if first is None:
-        return result
-    if output is None:
-        for _ in trajectories:
-            pass
-    else:
-        result.change = write_store(output, _chain(first, trajectories))
+        trajectories = accepted()
+        first = next(trajectories, None)
+        if first is None:
+            continue
+        if output is None:
+            for _ in trajectories:
+                pass
+        else:
+            result.added += write_store(output, chain([first], trajectories)).added
     return result
 
 
-def _chain(first: Trajectory, rest: Iterator[Trajectory]) -> Iterator[Trajectory]:
-    yield first
-    yield from rest
+def _batches(found: Found) -> Iterator[Found]:
+    """Runs that are written together: what is done stays done when the command is killed.
+
+    Each batch is as large as those before it together, since adding to a store copies it.
+    """
+    batch, n_bytes, limit = [], 0, BATCH_BYTES
+    for run in found.runs:
+        batch.append(run)
+        n_bytes += sum(path.stat().st_size for path in run[1].files)
+        if n_bytes >= limit:
+            yield replace(found, runs=batch)
+            batch, limit = [], 2 * n_bytes
+    if batch:
+        yield replace(found, runs=batch)
 
 
 def _tell(report: RunReport, root: Path, result: Ingestion) -> None:
@@ -125,7 +143,7 @@ def _tell(report: RunReport, root: Path, result: Ingestion) -> None:
 def _row(report: RunReport, name: str) -> Row:
     examined = report.examined
     if examined is None:
-        return Row(name, report.form.name.split()[0], verdict="REFUSED: unreadable")
+        return Row(name, report.form.name.split()[0], verdict="in the store" if report.left_out else "REFUSED: unreadable")
     rec, kept = examined.recording, examined.trajectories
     n_segments = len(kept)
     temperatures = [t.temperatures() for t in kept if t.velocities is not None]
@@ -211,4 +229,4 @@ def raise_if_refused(result: Ingestion) -> None:
         raise DtmdError(result.refused[0])
     if result.refused:
         raise DtmdError(f"{len(result.refused)} of {len(result.rows)} runs were refused, each with its reason above; "
-                        "mend them or leave them out" + (", the store holds the others" if result.change else ""))
+                        "mend them or leave them out" + (", the store holds the others" if result.added else ""))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from raw_runs import examined, frames_of, sound, with_forces, without_steps
 
 from dtmd.errors import DtmdError
+from dtmd.ingest import recording
 from dtmd.ingest.checks import CHECKS, check_names
 from dtmd.ingest.source import CutShort, Frame
 from dtmd.units import ACCELERATION
@@ -283,3 +284,14 @@ def test_rotation_wrapping_and_atom_order_do_not_change_the_verdicts(seed, scale
     assert verdicts(result) == verdicts(plain)
     for a, b in zip(result.checks, plain.checks, strict=True):
         assert a.value is None and b.value is None or a.value == pytest.approx(b.value, rel=1e-3, abs=2e-4)
+
+
+def test_large_runs_are_kept_on_disk_with_the_same_findings(frames, monkeypatch):
+    whole = examined(frames)
+    monkeypatch.setattr(recording, "IN_MEMORY", 1000)
+    spilled = examined(frames)
+    (trajectory,) = spilled.trajectories
+    assert isinstance(trajectory.positions, np.memmap) and isinstance(trajectory.forces, np.memmap)
+    for name in ("positions", "velocities", "forces", "energies", "cells", "times"):
+        assert np.array_equal(getattr(trajectory, name), getattr(whole.trajectories[0], name))
+    assert spilled.checks == whole.checks

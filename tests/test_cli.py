@@ -53,7 +53,7 @@ def test_ingest_store_and_views(tmp_path):
     assert "10 runs accepted, 0 refused" in first.stdout and "10 trajectories added" in first.stdout
     assert (tmp_path / "data.log").read_text() in first.stdout
     again = dtmd("ingest", AIMD / "test", "-o", "data.h5", cwd=tmp_path)
-    assert "0 trajectories added, 2 were there already" in again.stdout
+    assert "is there already: data.h5:test/h2pd6_009" in again.stdout and "0 trajectories added" in again.stdout
     about = yaml.safe_load(dtmd("info", "data.h5", cwd=tmp_path).stdout)
     assert about["trajectories"] == 10 and about["frames"] == 3200
     energies = dtmd("data", "energies", "data.h5", cwd=tmp_path)

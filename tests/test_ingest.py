@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from small import AIMD
 
+from dtmd import ingestion
 from dtmd.errors import DtmdError
 from dtmd.ingest import ingest, read_aimd
 from dtmd.ingest.formats import find_runs
+from dtmd.ingestion import run_ingest
+from dtmd.store import read_store
 
 FILE = AIMD / "train" / "h2pd6_007_from_000.extxyz.xz"
 N_ATOMS = 57
@@ -224,3 +227,48 @@ def test_whole_trajectory_and_contradicting_step(shared_data):
     assert len(trajectory) == 801
     with pytest.raises(DtmdError, match="says 0.5 fs between frames .*, you say 1 fs"):
         read_aimd([shared_data / "h2pd6_gfn1" / "traj_001.extxyz.gz"], timestep=1.0)
+
+
+def rows_and_added(folder: Path, store: Path):
+    result = run_ingest(find_runs([folder]), store)
+    return [row.verdict for row in result.rows], result.added
+
+
+def test_a_store_grows_with_its_folder(frames, tmp_path):
+    """Files that are in it are not read again; a later part of a run belongs to the run; a changed run is refused."""
+    folder, store = tmp_path / "aimd", tmp_path / "data.h5"
+    folder.mkdir()
+    write(folder / "part1.extxyz", frames[:5])
+    assert rows_and_added(folder, store) == (["ok"], ("part1.extxyz",))
+    write(folder / "part2.extxyz", frames[5:])
+    assert rows_and_added(folder, store) == (["in the store", "ok"], ("part2.extxyz",))
+    assert {t.origin.run for t in read_store(store)} == {"part1.extxyz"}
+    before = store.read_bytes()
+    write(folder / "part1.extxyz", frames[:7])
+    result = run_ingest(find_runs([folder]), store)
+    assert "holds this run with 5 frames, now it has 7" in result.refused[0]
+    assert store.read_bytes() == before
+
+
+def test_what_is_done_stays_done_when_the_command_is_killed(frames, tmp_path, monkeypatch):
+    monkeypatch.setattr(ingestion, "BATCH_BYTES", 1)
+    store, folder = tmp_path / "data.h5", tmp_path / "aimd"
+    folder.mkdir()
+    for k in range(3):
+        structures = ase.io.read(write(folder / f"run{k}.extxyz", frames[k:]), ":")
+        for atoms in structures:
+            atoms.positions[:, 2] += 0.01 * k  # another run
+        ase.io.write(folder / f"run{k}.extxyz", structures)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(row, seen=[]):  # noqa: B006
+        seen.append(row)
+        if len(seen) == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_ingest(find_runs([folder]), store, done=killed)
+    assert [t.source for t in read_store(store)] == [f"{store}:run0.extxyz"]
+    assert rows_and_added(folder, store) == (["in the store", "ok", "ok"], ("run1.extxyz", "run2.extxyz"))

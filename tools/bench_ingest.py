@@ -1,10 +1,10 @@
-"""Speed and memory of the readers on big files, made from real ones.
+"""Speed and memory of reading and of the whole `dtmd ingest` on big files, made from real ones.
 
     python tools/bench_ingest.py --size-mb 1000
 
 Each file is the header of a real run and its MD steps over and over, with moved numbers. The readers are timed
-against plain passes over the same file, in turns, and the medians are compared. Memory is what the process of the
-reader alone takes at most (RssAnon), above what it takes before. Linux only.
+against plain passes over the same file, in turns, and the medians are compared. Memory is what a process of its own
+takes at most, files that it maps left out (RssAnon), and what it takes before. Linux only.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dtmd.ingest.checks import CHECKS
+from dtmd.ingest.formats import Found
 from dtmd.ingest.readers import vasp_outcar, vasp_xdatcar, vasp_xml
 from dtmd.ingest.source import Format, Source
+from dtmd.ingestion import run_ingest
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "formats"
 N_VARIANTS = 20
@@ -120,13 +123,22 @@ def count_frames(case: str, path: Path) -> int:
     return sum(1 for _ in CASES[case].form.read(Source(path)).frames)
 
 
+def ingest_all(case: str, path: Path) -> None:
+    """The whole of `dtmd ingest`; the moved numbers fail the checks, which are allowed so that all is written."""
+    found = Found(runs=[(CASES[case].form, Source(path))])
+    timestep = 1.0 if case == "XDATCAR" else None
+    if not run_ingest(found, path.with_suffix(".h5"), timestep, CHECKS).added:
+        sys.exit(f"{path}: was refused")
+    path.with_suffix(".h5").unlink()
+
+
 def anonymous_memory() -> float:
     """MB of this process that are no file's."""
     return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1000
 
 
-def peak_memory(case: str, path: Path) -> tuple[float, float]:
-    """Memory before and at most while reading, MB; for a process of its own."""
+def peak_memory(work: Callable[[str, Path], object], case: str, path: Path) -> tuple[float, float]:
+    """Memory before and at most while working, MB; for a process of its own."""
     before, seen, done = anonymous_memory(), [0.0], threading.Event()
 
     def watch() -> None:
@@ -135,7 +147,7 @@ def peak_memory(case: str, path: Path) -> tuple[float, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    count_frames(case, path)
+    work(case, path)
     done.set()
     watcher.join()
     return before, max(seen)
@@ -143,7 +155,7 @@ def peak_memory(case: str, path: Path) -> tuple[float, float]:
 
 def measure(case: str, path: Path, n_rounds: int) -> dict:
     """Times (medians of the rounds) and memory of one reader."""
-    runs = {"reader": lambda: count_frames(case, path)}
+    runs = {"reader": lambda: count_frames(case, path), "whole ingest": lambda: ingest_all(case, path)}
     runs |= {function.__name__: lambda function=function: function(path) for function in CASES[case].passes}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(n_rounds):
@@ -152,14 +164,17 @@ def measure(case: str, path: Path, n_rounds: int) -> dict:
             run()
             times[name].append(time.perf_counter() - start)
     seconds = {name: statistics.median(values) for name, values in times.items()}
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        before, peak = pool.apply(peak_memory, (case, path))
+    memory = {}
+    for name, work in (("reader", count_frames), ("whole ingest", ingest_all)):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            memory[name] = dict(zip(("before", "peak"), pool.apply(peak_memory, (work, case, path)), strict=True))
     size = path.stat().st_size / 1e6
     return {
         "size_MB": size, "frames": count_frames(case, path), "seconds": seconds,
-        "reader_MB_per_s": size / seconds["reader"],
-        "speed_by_that_of": {name: seconds[name] / seconds["reader"] for name in seconds if name != "reader"},
-        "memory_before_MB": before, "memory_peak_MB": peak,
+        "MB_per_s": {name: size / value for name, value in seconds.items()},
+        "reader_by_pass": {f.__name__: seconds[f.__name__] / seconds["reader"] for f in CASES[case].passes},
+        "ingest_by_pass": {f.__name__: seconds[f.__name__] / seconds["whole ingest"] for f in CASES[case].passes},
+        "anonymous_memory_MB": memory,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,7 +14,7 @@ from dtmd.ingest.examine import Examined, examine
 from dtmd.ingest.formats import Found, find_runs
 from dtmd.ingest.recording import record
 from dtmd.ingest.source import Format, Source
-from dtmd.ingest.twins import Fingerprint, continues, fingerprint, same_run, same_start
+from dtmd.ingest.twins import KnownRuns
 from dtmd.store import read_store
 from dtmd.trajectory import Trajectory
 
@@ -43,7 +43,7 @@ class RunReport:
 
 def ingest(
     found: Found, timestep: float | None = None, allow: Collection[str] = (),
-    watch: Callable[[int], None] = lambda n_bytes: None,
+    watch: Callable[[int], None] = lambda n_bytes: None, stored: Sequence[Trajectory] = (),
 ) -> Iterator[RunReport]:
     """Read and check runs one after another.
 
@@ -52,13 +52,19 @@ def ingest(
         timestep: fs between frames, for files that do not say it.
         allow: names of checks that may fail.
         watch: told the number of bytes read, for progress.
+        stored: what a store holds already; files behind it are not read again, and new runs that belong to
+            one in it get its name.
 
     Raises:
         DtmdError: a name that no check has.
     """
-    allowed, before = check_names(allow), _Known()
+    allowed, known = check_names(allow), KnownRuns(stored)
     for form, source in found.runs:
         source = replace(source, watch=watch)
+        digest = sha256(source.files)
+        if there := known.stored_as(digest):
+            yield RunReport(form, source, left_out=f"is there already: {there}")
+            continue
         try:
             examined = examine(record(source, form), timestep, allowed, form.unfinished_is_usual)
         except DtmdError as error:
@@ -68,8 +74,21 @@ def ingest(
         if len(examined.recording) == 1 and source.main not in found.named:
             report = replace(report, problem=None, left_out="holds a single frame, no trajectory")
         elif examined.trajectories:
-            report = before.compare(report, allowed)
+            report = _related(report, known, digest, "duplicates" in allowed)
         yield report
+
+
+def _related(report: RunReport, known: KnownRuns, digest: str, take_twins: bool) -> RunReport:
+    """The report with digests and the name of the run, or with the run that it repeats."""
+    relation = known.add(report.examined, digest, take_twins)
+    if relation.problem:
+        return replace(report, problem=relation.problem)
+    if relation.twin:
+        return replace(report, left_out=f"repeats {relation.twin} (--allow duplicates takes both)")
+    examined, notes = report.examined, relation.notes
+    trajectories = [replace(t, origin=replace(t.origin, digest=digest, run=relation.run), notes=t.notes + notes)
+                    for t in examined.trajectories]
+    return replace(report, examined=replace(examined, trajectories=trajectories, notes=examined.notes + notes))
 
 
 def read_aimd(
@@ -86,7 +105,8 @@ def read_aimd(
         DtmdError: names the file, the frame, what was found and what to do.
     """
     found = find_runs(paths)
-    trajectories = [trajectory for store, pattern in found.stores for trajectory in _selected(store, pattern)]
+    stored = {t.source: t for store, pattern in found.stores for t in _selected(store, pattern)}
+    trajectories = list(stored.values())
     for report in ingest(found, timestep, allow):
         if report.problem:
             raise DtmdError(report.problem)
@@ -113,30 +133,3 @@ def _refusal(examined: Examined) -> str | None:
     texts = "; ".join(f"{check.text} [{check.name}]" for check in failures)
     names = " ".join(f"--allow {name}" for name in dict.fromkeys(check.name for check in failures))
     return f"{examined.recording.name}: {texts}. To use it all the same: {names}"
-
-
-class _Known:
-    """The runs before, by what tells whether a run is one of them or belongs to one."""
-
-    def __init__(self) -> None:
-        self._runs: list[Fingerprint] = []
-
-    def compare(self, report: RunReport, allowed: frozenset[str]) -> RunReport:
-        """The report with digests and the name of the run, or with the run that it repeats."""
-        examined = report.examined
-        new = fingerprint(examined, sha256(report.source.files))
-        if "duplicates" not in allowed:
-            for known in self._runs:
-                if same_run(new, known):
-                    return replace(report, left_out=f"repeats {known.main} (--allow duplicates takes both)")
-        notes: tuple[str, ...] = ()
-        for known in self._runs:
-            if relation := ("starts from the same frame as" if same_start(new, known) else
-                            "goes on from the end of" if continues(new, known) else ""):
-                notes = (f"{relation} {known.main}; both stay on the same side of a split",)
-                new = replace(new, run=known.run)
-                break
-        self._runs.append(new)
-        trajectories = [replace(t, origin=replace(t.origin, digest=new.digest, run=new.run), notes=t.notes + notes)
-                        for t in examined.trajectories]
-        return replace(report, examined=replace(examined, trajectories=trajectories, notes=examined.notes + notes))

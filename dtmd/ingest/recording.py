@@ -14,7 +14,7 @@ from dtmd.trajectory import unwrap
 
 CHUNK_FRAMES = 64
 
-IN_MEMORY = 1 << 27
+IN_MEMORY = 1 << 24
 """Bytes up to which a quantity of a run is kept in memory."""
 
 

@@ -1,13 +1,14 @@
-"""Runs that are given twice, that share their start, or of which one goes on where the other ends."""
+"""Runs that are given twice, that share their start, or of which one goes on where another ends."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dtmd.ingest.examine import Examined
+from dtmd.trajectory import Trajectory
 
 SAME_FORCE = 2e-3
 """eV/Å; runs whose forces agree within it all along are one run in two files, rounded differently."""
@@ -21,16 +22,19 @@ class Fingerprint:
     """What a run is recognised by: its frames 0, 1, 2, 4, 8 …, and where it would go next.
 
     Attributes:
-        main: file that names the run.
+        main: file that names the run, or its name in a store.
         run: name of the run, or of the first of those that belong together.
         digest: of the contents of its files.
+        stored: it is in a store.
         positions, forces: of those frames, (n, N, 3); forces None where there are none.
         next: the last positions, and those one time step later if velocities are known.
     """
 
-    main: Path
+    main: str
     run: str
     digest: str
+    n_frames: int
+    stored: bool
     numbers: np.ndarray
     pbc: np.ndarray
     cell: np.ndarray
@@ -40,24 +44,93 @@ class Fingerprint:
     next: tuple[np.ndarray, ...]
 
 
-def fingerprint(examined: Examined, digest: str) -> Fingerprint:
-    """The fingerprint of a run that has passed its checks."""
+@dataclass(frozen=True)
+class Relation:
+    """What a run has to do with those before it.
+
+    Attributes:
+        run: the name to go by: its own, or that of the run that it belongs to.
+        twin: the run that it repeats, empty if it does not.
+        problem: why it cannot be taken, empty if it can.
+        notes: for the user.
+    """
+
+    run: str
+    twin: str = ""
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class KnownRuns:
+    """The runs before, those in a store first."""
+
+    def __init__(self, stored: Sequence[Trajectory]) -> None:
+        self._runs = [_stored_fingerprint(t) for t in stored]
+
+    def stored_as(self, digest: str) -> str:
+        """Name in the store of a run from files with this content; empty if there is none."""
+        return next((known.main for known in self._runs if known.stored and known.digest == digest), "")
+
+    def add(self, examined: Examined, digest: str, take_twins: bool) -> Relation:
+        """What a run that passed its checks has to do with those before; it is one of them from now on.
+
+        Args:
+            take_twins: a run that repeats another counts as one of its own.
+        """
+        new = _fingerprint(examined, digest)
+        for known in self._runs if not take_twins else ():
+            if same_run(new, known) and known.stored and new.n_frames != known.n_frames:
+                return Relation(new.run, problem=(
+                    f"{new.main}: {known.main} holds this run with {known.n_frames} frames, now it has "
+                    f"{new.n_frames}; make a new store with the run as it is now"))
+            if same_run(new, known):
+                return Relation(new.run, twin=known.main)
+        relation = Relation(new.run)
+        for known in self._runs:
+            if how := ("starts from the same frame as" if same_start(new, known) else
+                       "goes on from the end of" if continues(new, known) else ""):
+                relation = Relation(known.run, notes=(f"{how} {known.main}; both stay on the same side of a split",))
+                break
+        self._runs.append(replace(new, run=relation.run))
+        return relation
+
+
+def _fingerprint(examined: Examined, digest: str) -> Fingerprint:
     rec, last = examined.recording, examined.trajectories[-1]
-    frames = [0, *(1 << k for k in range((len(rec) - 1).bit_length()))]
-    frames = [k for k in frames if k < len(rec)]
     ends = [np.array(rec.positions[-1])]
     if examined.timestep and last.velocities is not None:
         ends.append(ends[0] + last.velocities[-1] * examined.timestep)
     return Fingerprint(
-        main=rec.source.main, run=rec.name, digest=digest, numbers=rec.run.numbers, pbc=np.asarray(rec.run.pbc),
-        cell=np.array(rec.cells[0]), last_cell=np.array(rec.cells[-1]), positions=np.array(rec.positions[frames]),
-        forces=None if rec.forces is None else np.array(rec.forces[frames]), next=tuple(ends),
+        main=rec.name, run=rec.name, digest=digest, n_frames=len(rec), stored=False, next=tuple(ends),
+        **_sample(rec.run.numbers, rec.run.pbc, rec.cells, rec.positions, rec.forces),
     )
+
+
+def _stored_fingerprint(t: Trajectory) -> Fingerprint:
+    """Of a trajectory in a store; its run is named STORE:RUN, as `write_store` knows runs of its own."""
+    ends = [np.array(t.positions[-1])]
+    if len(t) > 1 and t.velocities is not None:
+        ends.append(ends[0] + t.velocities[-1] * t.timestep)
+    store = t.source.partition(":")[0]
+    return Fingerprint(
+        main=t.source, run=f"{store}:{t.origin.run}", digest=t.origin.digest, n_frames=len(t), stored=True,
+        next=tuple(ends), **_sample(t.numbers, t.pbc, t.cells, t.positions, t.forces),
+    )
+
+
+def _sample(
+    numbers: np.ndarray, pbc: np.ndarray, cells: np.ndarray, positions: np.ndarray, forces: np.ndarray | None
+) -> dict:
+    frames = [k for k in (0, *(1 << k for k in range(len(positions).bit_length()))) if k < len(positions)]
+    return {
+        "numbers": numbers, "pbc": np.asarray(pbc), "cell": np.array(cells[0]), "last_cell": np.array(cells[-1]),
+        "positions": np.array(positions[frames]), "forces": None if forces is None else np.array(forces[frames]),
+    }
 
 
 def same_run(a: Fingerprint, b: Fingerprint) -> bool:
     """Whether both are one run, perhaps by two outputs of the code or one of them cut off."""
-    if a.digest == b.digest:
+    if a.digest and a.digest == b.digest:
         return True
     if a.forces is None or b.forces is None or not np.array_equal(a.numbers, b.numbers):
         return False

@@ -50,7 +50,8 @@ def write_store(path: Path, trajectories: Iterable[Trajectory], append: bool = T
     """Add trajectories to a store, which is made if it is not there; they are taken one after another.
 
     One that is in the store with the same frames is not added again, whatever file it comes from. Names
-    and runs are made distinct from those that other runs in the store have. Until the new file is
+    and runs are made distinct from those that other runs in the store have, but for a trajectory whose run
+    is named `PATH:RUN`: it belongs to that run of this store. Until the new file is
     complete, the old one is under its name.
 
     Args:
@@ -83,6 +84,7 @@ class _Newcomers:
     def __init__(self, path: Path, kept: list[Trajectory]) -> None:
         self.added: list[str] = []
         self.present: list[str] = []
+        self._path = path
         self._names = {t.source.removeprefix(f"{path}:") for t in kept}
         self._old_runs = {t.origin.run for t in kept}
         self._runs: dict[str, str] = {}
@@ -106,9 +108,10 @@ class _Newcomers:
                 yield self._named(trajectory)
 
     def _named(self, trajectory: Trajectory) -> Trajectory:
-        run = trajectory.origin.run
-        if run:
-            run = self._runs.setdefault(run, _distinct(run, self._old_runs | set(self._runs.values())))
+        store, _, run = trajectory.origin.run.rpartition(":")
+        if store != str(self._path):
+            run = trajectory.origin.run
+            run = run and self._runs.setdefault(run, _distinct(run, self._old_runs | set(self._runs.values())))
         file, _, name = trajectory.source.partition(":")
         name = _distinct(name if is_store(Path(file)) else trajectory.source, self._names)
         self._names.add(name)
