@@ -12,7 +12,7 @@ import numpy as np
 
 from dtmd.errors import DtmdError
 from dtmd.ingest import RunReport, ingest
-from dtmd.ingest.examine import Examined
+from dtmd.ingest.examination import Examined
 from dtmd.ingest.formats import Found
 from dtmd.ingest.motion import pieces
 from dtmd.ingest.recording import formula

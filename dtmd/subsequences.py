@@ -51,7 +51,7 @@ class Subsequences:
     def __init__(self, trajectories: Sequence[Trajectory], potential: Potential, length: int, stride: int) -> None:
         for run in by_run(trajectories).values():
             _check_length(run, length)
-        long_enough = [t for t in trajectories if len(t) >= max(length, 2)]
+        long_enough = [t for t in trajectories if len(t) >= length]
         self.n_left_out = sum(map(len, trajectories)) - sum(map(len, long_enough))
         self._length, self._stride = length, stride
         self._pieces = [_Piece.of(t, potential) for t in long_enough]
@@ -108,7 +108,7 @@ class _Piece:
     Attributes:
         species: index into the potential's elements, int64 (N,).
         masses: u, (N,), infinite for atoms that are held.
-        timestep: fs.
+        timestep: fs; 0 for a single frame, which only S = 1 can use.
     """
 
     source: str
@@ -128,7 +128,7 @@ class _Piece:
         names = ("pbc", "cells", "positions", "velocities", "forces", "energies")
         return cls(
             trajectory.source, potential.species_of(trajectory.symbols, trajectory.source).numpy(),
-            _masses(trajectory), trajectory.timestep, *(np.asarray(getattr(trajectory, name)) for name in names),
+            _masses(trajectory), trajectory.timestep if len(trajectory) > 1 else 0.0, *(np.asarray(getattr(trajectory, name)) for name in names),
         )
 
 
@@ -159,7 +159,6 @@ def _check_length(run: list[Trajectory], length: int) -> None:
         which = f"the longest of {len(run)} pieces of this run has " if len(run) > 1 else ""
         raise DtmdError(f"{longest.source}: {which}{len(longest)} frames, subsequences of {length} are asked "
                         "for; lower the lengths in the config or leave the trajectory out")
-    _ = longest.timestep  # raises for a single frame
 
 
 def by_run(trajectories: Sequence[Trajectory]) -> dict[str, list[Trajectory]]:

@@ -11,7 +11,7 @@ import numpy as np
 from small import AIMD
 
 from dtmd.ingest import read_aimd
-from dtmd.ingest.examine import Examined, examine
+from dtmd.ingest.examination import Examined, examine
 from dtmd.ingest.recording import record
 from dtmd.ingest.source import Format, Frame, RawRun, Source, candidate
 from dtmd.trajectory import Trajectory

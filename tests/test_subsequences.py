@@ -1,7 +1,6 @@
 """Batches of training points: right frames, from files and from a store alike; segments; held atoms."""
 
 import dataclasses
-import time
 
 import numpy as np
 import pytest
@@ -80,30 +79,18 @@ def test_a_store_gives_the_same_points(aimd, tmp_path):
     assert (a.energies - b.energies).abs().max() < 1e-6
 
 
-def test_windows_are_gathered_fast(aimd, tmp_path):
-    """A tenth of what one undisturbed core does."""
-    write_store(tmp_path / "data.h5", aimd)
-    points = Subsequences(read_store(tmp_path / "data.h5"), small_potential(), 11, 1)
-    indices = torch.randperm(len(points)).tolist() * 10
-    start = time.perf_counter()
-    for first in range(0, len(indices), 32):
-        points.batch(indices[first : first + 32], CPU)
-    assert len(indices) / (time.perf_counter() - start) > 20_000
-
-
 def test_short_pieces_of_a_run_are_left_out(aimd):
     pieces = segments(aimd[0], (0, 40), (45, 50), (60, 61), (70, 100))
     points = Subsequences(pieces, small_potential(), length=11, stride=1)
     assert len(points) == 30 + 20 and points.n_left_out == 6
     assert points.batch([30], CPU).names == ["run[70:100] frame 0"]
     single = Subsequences(pieces, small_potential(), length=1, stride=1)
-    assert len(single) == 40 + 5 + 30 and single.n_left_out == 1  # a single frame has no time step
+    assert len(single) == 40 + 5 + 1 + 30 and single.n_left_out == 0
+    assert single.batch([45], CPU).start.timesteps.tolist() == [0.0]  # a single frame has none, and S = 1 needs none
     with pytest.raises(DtmdError, match=r"run\[0:40\]: the longest of 4 pieces of this run has 40 frames"):
         Subsequences([*pieces, aimd[1]], small_potential(), length=50, stride=1)
     with pytest.raises(DtmdError, match=r"other\[0:9\]: 9 frames, subsequences of 11 are asked for"):
         Subsequences([*pieces, *segments(aimd[1], (0, 9), run="other")], small_potential(), length=11, stride=1)
-    with pytest.raises(DtmdError, match="a single frame has no time step"):
-        Subsequences(segments(aimd[0], (0, 1)), small_potential(), length=1, stride=1)
 
 
 def test_missing_labels_are_named(aimd):

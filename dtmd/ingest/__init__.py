@@ -10,7 +10,7 @@ from pathlib import Path
 from dtmd.errors import DtmdError
 from dtmd.files import sha256
 from dtmd.ingest.checks import check_names
-from dtmd.ingest.examine import Examined, examine
+from dtmd.ingest.examination import Examined, examine
 from dtmd.ingest.formats import Found, find_runs
 from dtmd.ingest.recording import record
 from dtmd.ingest.source import Format, Source

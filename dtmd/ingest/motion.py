@@ -15,7 +15,7 @@ import numpy as np
 from dtmd import units
 from dtmd.ingest.recording import GrowingArray
 
-CHUNK_BYTES = 1 << 24
+CHUNK_BYTES = 1 << 20
 
 SMALL_SHARE = 0.5
 """Frames whose accelerations or velocities are below this share of the median are judged as if they had as

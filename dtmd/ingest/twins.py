@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dtmd.ingest.examine import Examined
+from dtmd.ingest.examination import Examined
 from dtmd.trajectory import Trajectory
 
 SAME_FORCE = 2e-3

@@ -11,20 +11,13 @@ from ase.data import atomic_masses, chemical_symbols
 from dtmd import units
 from dtmd.errors import DtmdError
 from dtmd.ingest import checks
+from dtmd.ingest.clock import Segments, clock_of, segments_of
 from dtmd.ingest.motion import Motion, measure, pieces, reconstructed_velocities, work
 from dtmd.ingest.recording import Recording
 from dtmd.trajectory import Check, Origin, Trajectory
 
 SHORTEST = 3
 """Frames of a segment that can be checked."""
-
-REPEATED = 0.05
-"""eV/Å; forces of a step that a restart computes again agree within it."""
-
-SAME_TIMESTEP = 1e-3
-"""Largest relative difference of a time step that is given to the one in the file, which may be rounded."""
-
-Segments = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -88,8 +81,12 @@ class _Examination:
         self._check_labels()
         self._check_ab_initio()
         self._note_masses()
-        steps, spacing, origin = self._clock(timestep)
-        segments = self._segments_of(steps)
+        clock = clock_of(rec, timestep, insist="timestep" in self.allowed)
+        steps, spacing, origin = clock.steps, clock.spacing, clock.origin
+        segments, found = segments_of(steps, rec.forces)
+        for check in found:
+            self._add(check)
+        self.notes += clock.notes
         velocities = rec.velocities
         if not rec.run.consecutive:
             self._add(Check("frames", "failed", 1, "selected configurations, no consecutive steps; allowed, each is a "
@@ -138,67 +135,6 @@ class _Examination:
             "the labels of all frames are those of a machine-learned or other model, not of an ab initio code"))
             if n_model else Check("ab_initio", "ok", 0))
 
-    def _clock(self, given: float | None) -> tuple[np.ndarray, float | None, str]:
-        """Number of each frame in units of the usual spacing, that spacing in fs, and where it is from."""
-        rec, run = self.rec, self.rec.run
-        if rec.times is not None and len(rec) > 1:
-            spacing = float(np.median(np.diff(rec.times)))
-            steps = (rec.times - rec.times[0]) / spacing if spacing > 0.0 else np.zeros(len(rec))
-            said, origin = spacing if spacing > 0.0 else None, run.timestep_from or "the times of the frames"
-        else:
-            steps = np.arange(len(rec)) if rec.steps is None else rec.steps.astype(float)
-            stride = float(np.median(np.diff(steps))) if len(rec) > 1 else 1.0
-            stride = stride if stride > 0.0 else 1.0
-            if stride > 1.0:
-                self.notes.append(f"one frame in {stride:g} steps was written")
-            steps = (steps - steps[0]) / stride
-            said, origin = None if run.timestep is None else run.timestep * stride, run.timestep_from
-        if said is not None and not (np.isfinite(said) and said > 0.0):
-            raise DtmdError(f"{rec.name}: the time step is {said:g} fs ({origin}); correct it in the file")
-        if given is not None and said is not None and abs(given / said - 1.0) > SAME_TIMESTEP:
-            if "timestep" not in self.allowed:
-                raise DtmdError(f"{rec.name}: the file says {said:g} fs between frames ({origin}), you say {given:g} "
-                                "fs; leave --timestep out, or insist with --allow timestep")
-            return steps, given, "given"
-        return (steps, said, origin) if said is not None else (steps, given, "given" if given else "")
-
-    def _segments_of(self, steps: np.ndarray) -> Segments:
-        """Pieces without gaps in the step numbers; of steps that a restart repeats, the later pass is kept."""
-        segments, begin, n_gaps, repeated, disordered = [], 0, 0, [], []
-        for k in np.flatnonzero(np.abs(np.diff(steps) - 1.0) > 1e-3).tolist():
-            end = k + 1
-            if steps[k + 1] <= steps[k]:
-                first = begin + int(np.searchsorted(steps[begin:end], steps[k + 1]))
-                if not self._same_frame(steps, first, k + 1):
-                    disordered.append(k)
-                    continue
-                repeated.append((first, k))
-                end = first
-            else:
-                n_gaps += 1
-            segments.append((begin, end))
-            begin = k + 1
-        segments.append((begin, len(steps)))
-        if n_gaps:
-            self.notes.append(f"{n_gaps} gaps in the step numbers; split there")
-        if repeated:
-            first, last = repeated[0]
-            self._add(Check("duplicates", "warning", sum(k - first + 1 for first, k in repeated), (
-                f"the steps of frames {first} to {last} come again after them (a restart), and {len(repeated) - 1} "
-                "more times likewise; the later ones are kept")))
-        if disordered:
-            k = disordered[0]
-            doubled = steps[k + 1] == steps[k]
-            self._add(Check("duplicates" if doubled else "order", "failed", len(disordered), (
-                f"frame {k + 1} {'has the same step number as' if doubled else 'has a step number before that of'} "
-                f"frame {k}, and {len(disordered) - 1} more frames likewise; put the frames in order, each once")))
-        return [(begin, end) for begin, end in segments if end > begin]
-
-    def _same_frame(self, steps: np.ndarray, i: int, j: int) -> bool:
-        """Whether frames i and j are one step that was computed twice."""
-        forces = self.rec.forces
-        return forces is not None and steps[i] == steps[j] and float(np.abs(forces[i] - forces[j]).max()) < REPEATED
-
     def _note_masses(self) -> None:
         """Masses that the run sets itself."""
         numbers, masses = self.rec.run.numbers, self.rec.masses
@@ -234,7 +170,7 @@ class _Examination:
         if longest < SHORTEST:
             self._add(Check("frames", "failed", longest, f"at most {longest} consecutive frames; at least {SHORTEST} "
                                                          "are needed to check the motion"))
-            return spacing, origin, segments, rec.velocities
+            return spacing, origin, segments, self._velocities_unless_given(segments, spacing)
         given = rec.velocities
         if spacing is None:
             spacing, origin = self._timestep_of(self._measure(segments, given)), "the motion"
@@ -322,6 +258,12 @@ class _Examination:
                                   "positions; replaced by velocities reconstructed from the motion")
         return reconstructed_velocities(rec.positions, rec.cells, rec.forces, rec.masses, segments, spacing)
 
+    def _velocities_unless_given(self, segments: Segments, spacing: float | None) -> np.ndarray | None:
+        rec = self.rec
+        if rec.velocities is not None or spacing is None:
+            return rec.velocities
+        return reconstructed_velocities(rec.positions, rec.cells, rec.forces, rec.masses, segments, spacing)
+
     def _check_work(self, segments: Segments) -> None:
         rec = self.rec
         if rec.energies is None:
@@ -345,6 +287,8 @@ class _Examination:
         rec, run = self.rec, self.rec.run
         shortest = SHORTEST if rec.forces is not None and "frames" not in self.allowed else 1
         kept = [(begin, end) for begin, end in segments if end - begin >= shortest]
+        if not kept:
+            self._add(Check("frames", "failed", 0, f"no {shortest} consecutive frames are left between the breaks"))
         n_left_out = sum(end - begin for begin, end in segments) - sum(end - begin for begin, end in kept)
         if n_left_out:
             self.notes.append(f"{n_left_out} frames between gaps left out: fewer than {shortest} consecutive ones")
