@@ -118,7 +118,7 @@ def start(
 ) -> None:
     """Write a frame of AIMD, with its velocities, as a start for LAMMPS."""
     from dtmd.ingest import read_aimd
-    from dtmd.lammps import write_start
+    from dtmd.lammps import held_atoms_lines, write_start
 
     trajectories = [t for t in read_aimd([trajectory], timestep, allow or []) if run is None or run in t.source]
     if len(trajectories) != 1:
@@ -127,6 +127,8 @@ def start(
     output = output or Path(f"{trajectory.name.split('.')[0]}_frame{frame}.data")
     write_start(trajectories[0], frame, output)
     console.print(f"wrote {output}; atom types: {' '.join(trajectories[0].elements)}", soft_wrap=True)
+    if lines := held_atoms_lines(trajectories[0]):
+        console.print(f"the AIMD held some atoms; in the LAMMPS input, before the run:\n{lines}", soft_wrap=True)
 
 
 @app.command()

@@ -143,7 +143,8 @@ def _tell(report: RunReport, root: Path, result: Ingestion) -> None:
 def _row(report: RunReport, name: str) -> Row:
     examined = report.examined
     if examined is None:
-        return Row(name, report.form.name.split()[0], verdict="in the store" if report.left_out else "REFUSED: unreadable")
+        verdict = "in the store" if report.left_out else "REFUSED: unreadable"
+        return Row(name, report.form.name.split()[0], verdict=verdict)
     rec, kept = examined.recording, examined.trajectories
     n_segments = len(kept)
     temperatures = [t.temperatures() for t in kept if t.velocities is not None]

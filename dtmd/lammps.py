@@ -56,6 +56,28 @@ def pair_coeff_lines(model: str | Path, elements: Sequence[str]) -> str:
     return f"pair_style dtmd\npair_coeff * * {model} {' '.join(elements)}"
 
 
+def held_atoms_lines(trajectory: Trajectory) -> str:
+    """The lines of a LAMMPS input that hold the atoms which the AIMD held; empty if there are none.
+
+    Atoms held in some directions only are named in a comment: LAMMPS may have the cell in another orientation.
+    """
+    if trajectory.fixed is None:
+        return ""
+    held = trajectory.fixed.all(axis=1)
+    lines, partly = [], trajectory.fixed.any(axis=1) & ~held
+    if held.any():
+        lines += [f"group held id {_ranges(np.flatnonzero(held) + 1)}", "fix held held setforce 0.0 0.0 0.0"]
+    if partly.any():
+        lines.append(f"# held in some directions only, and not here: {_ranges(np.flatnonzero(partly) + 1)}")
+    return "\n".join(lines)
+
+
+def _ranges(ids: np.ndarray) -> str:
+    """Ascending ids as LAMMPS takes them, such as "1:16 20"."""
+    runs = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
+    return " ".join(str(run[0]) if len(run) == 1 else f"{run[0]}:{run[-1]}" for run in runs)
+
+
 def run_lammps(
     input_file: str | Path, variables: Mapping[str, object], cwd: str | Path = ".", threads: int = 1
 ) -> str:

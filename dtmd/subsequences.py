@@ -128,7 +128,8 @@ class _Piece:
         names = ("pbc", "cells", "positions", "velocities", "forces", "energies")
         return cls(
             trajectory.source, potential.species_of(trajectory.symbols, trajectory.source).numpy(),
-            _masses(trajectory), trajectory.timestep if len(trajectory) > 1 else 0.0, *(np.asarray(getattr(trajectory, name)) for name in names),
+            _masses(trajectory), trajectory.timestep if len(trajectory) > 1 else 0.0,
+            *(np.asarray(getattr(trajectory, name)) for name in names),
         )
 
 

@@ -215,6 +215,8 @@ def test_held_atoms_are_found_and_left_out_of_the_checks(frames):
     result = examined(run, allow=["work"])
     assert not failed(result) and any("6 atoms never move" in note for note in result.notes)
     assert np.array_equal(result.trajectories[0].fixed, np.repeat(held[:, None], 3, axis=1))
+    bare = examined([replace(f, velocities=None) for f in run], allow=["work"])
+    assert not bare.trajectories[0].velocities[:, held].any()
     said = examined(run, fixed=np.repeat(held[:, None], 3, axis=1), allow=["work"])
     assert not failed(said) and not any("never move" in note for note in said.notes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from dataclasses import replace
 from io import StringIO
 from itertools import islice
 
@@ -16,7 +17,7 @@ from toys import write_toy
 
 from dtmd import units
 from dtmd.errors import DtmdError
-from dtmd.lammps import pair_coeff_lines, run_lammps, write_start
+from dtmd.lammps import held_atoms_lines, pair_coeff_lines, run_lammps, write_start
 from dtmd.resources import embedded
 from dtmd.trajectory import Trajectory
 
@@ -69,6 +70,16 @@ def test_start_file_refusals(tmp_path, general_cell):
     with pytest.raises(DtmdError, match="volume 0 Å³"):
         write_start(trajectory_of(flat, velocities), 0, tmp_path / "start.data")
     assert not list(tmp_path.iterdir())
+
+
+def test_lines_that_hold_what_the_aimd_held(general_cell):
+    trajectory = trajectory_of(*general_cell)
+    fixed = np.zeros((5, 3), dtype=bool)
+    assert held_atoms_lines(trajectory) == "" == held_atoms_lines(replace(trajectory, fixed=fixed))
+    fixed[[0, 1, 4]], fixed[2, 2] = True, True
+    assert held_atoms_lines(replace(trajectory, fixed=fixed)).splitlines() == [
+        "group held id 1:2 5", "fix held held setforce 0.0 0.0 0.0", "# held in some directions only, and not here: 3",
+    ]
 
 
 def test_pair_coeff_lines():

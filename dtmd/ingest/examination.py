@@ -170,7 +170,8 @@ class _Examination:
         if longest < SHORTEST:
             self._add(Check("frames", "failed", longest, f"at most {longest} consecutive frames; at least {SHORTEST} "
                                                          "are needed to check the motion"))
-            return spacing, origin, segments, self._velocities_unless_given(segments, spacing)
+            known = rec.velocities is not None or spacing is None
+            return spacing, origin, segments, rec.velocities if known else self._reconstructed(segments, spacing)
         given = rec.velocities
         if spacing is None:
             spacing, origin = self._timestep_of(self._measure(segments, given)), "the motion"
@@ -189,7 +190,7 @@ class _Examination:
         segments = _split(segments, breaks)
         motion = self._measure(segments, given)
         if len(motion) and (fitted or "motion" in self.allowed):
-            if note := checks.friction_note(motion, fit):
+            if fitted and (note := checks.friction_note(motion, fit)):
                 self.notes.append(note)
             given = self._check_velocities(motion, fit, segments, given)
         self._check_work(segments)
@@ -240,7 +241,6 @@ class _Examination:
         self, motion: Motion, spacing: float, segments: Segments, given: np.ndarray | None
     ) -> np.ndarray:
         """The velocities to use: those given where they fit, else those of the motion."""
-        rec = self.rec
         if given is not None and checks.ase_velocities(motion, spacing):
             self.notes.append("velocities converted from ASE's unit")
             given = np.asarray(given) / units.ASE_TIME
@@ -256,13 +256,12 @@ class _Examination:
                 self._add(Check("velocities", "ok", worst[shift]))
                 self.notes.append(f"the velocities are those half a step {'after' if shift > 0 else 'before'} the "
                                   "positions; replaced by velocities reconstructed from the motion")
-        return reconstructed_velocities(rec.positions, rec.cells, rec.forces, rec.masses, segments, spacing)
+        return self._reconstructed(segments, spacing)
 
-    def _velocities_unless_given(self, segments: Segments, spacing: float | None) -> np.ndarray | None:
+    def _reconstructed(self, segments: Segments, spacing: float) -> np.ndarray:
         rec = self.rec
-        if rec.velocities is not None or spacing is None:
-            return rec.velocities
-        return reconstructed_velocities(rec.positions, rec.cells, rec.forces, rec.masses, segments, spacing)
+        return reconstructed_velocities(rec.positions, rec.cells, rec.forces, rec.masses, self.moving, segments,
+                                        spacing)
 
     def _check_work(self, segments: Segments) -> None:
         rec = self.rec

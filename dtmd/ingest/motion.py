@@ -208,7 +208,7 @@ def work(
 
 
 def reconstructed_velocities(
-    positions: np.ndarray, cells: np.ndarray, forces: np.ndarray, masses: np.ndarray,
+    positions: np.ndarray, cells: np.ndarray, forces: np.ndarray, masses: np.ndarray, moving: np.ndarray,
     segments: list[tuple[int, int]], timestep: float,
 ) -> np.ndarray:
     """Velocities that velocity Verlet had, from its positions and forces; exact for NVE.
@@ -219,6 +219,7 @@ def reconstructed_velocities(
 
     Args:
         positions: Å, unwrapped, (T, N, 3); cells: Å, (T, 3, 3); forces: eV/Å, (T, N, 3); masses: u, (N,).
+        moving: components that forces move, (N, 3), bool.
         segments: in order; frames between them get zeros.
         timestep: fs.
 
@@ -228,7 +229,7 @@ def reconstructed_velocities(
     velocities, n_atoms = GrowingArray(positions.shape[1:]), positions.shape[1]
 
     def half_kick(k: int) -> np.ndarray:
-        return 0.5 * timestep * units.ACCELERATION * np.asarray(forces[k]) / masses[:, None]
+        return 0.5 * timestep * units.ACCELERATION * np.asarray(forces[k]) / masses[:, None] * moving
 
     done = 0
     for begin, end in segments:
