@@ -162,10 +162,11 @@ def _row(report: RunReport, name: str) -> Row:
 
 
 def _velocities(examined: Examined) -> str:
-    """Where the velocities come from."""
-    if not examined.trajectories or examined.trajectories[0].velocities is None:
-        return "–" if examined.recording.velocities is None else "given"
-    return "given" if examined.recording.velocities is not None else "from the motion"
+    """Where the velocities come from, and the error of reconstructed ones."""
+    if examined.recording.velocities is not None:
+        return "given"
+    error = next((check.value for check in examined.checks if check.name == "velocities"), None)
+    return "–" if error is None else f"from the motion, to {100 * error:.1g} %"
 
 
 def _verdict(report: RunReport) -> str:

@@ -297,3 +297,11 @@ def test_large_runs_are_kept_on_disk_with_the_same_findings(frames, monkeypatch)
     for name in ("positions", "velocities", "forces", "energies", "cells", "times"):
         assert np.array_equal(getattr(trajectory, name), getattr(whole.trajectories[0], name))
     assert spilled.checks == whole.checks
+
+
+def test_cells_without_volume(frames):
+    flat = [replace(f, cell=np.array([[12.0, 0, 0], [24.0, 0, 0], [0, 0, 14.0]])) for f in frames]
+    with pytest.raises(DtmdError, match="toy.run: a cell without volume after frame 0"):
+        examined(flat)
+    open_direction = [replace(f, cell=np.diag([30.0 + 1e-6 * k, 30.0, 0.0])) for k, f in enumerate(frames)]
+    assert not failed(examined(open_direction, pbc=np.array([True, True, False])))

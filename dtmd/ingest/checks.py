@@ -126,8 +126,7 @@ def check_masses(motion: Motion, timestep: float, masses: dict[int, float]) -> C
 def wrong_masses(motion: Motion, timestep: float) -> dict[int, float]:
     """Species whose factor on F/m·Δt² is neither one nor that of all others: {atomic number: factor}."""
     scales = motion.scales(timestep)
-    typical = np.array([np.median(motion.products[:, k, 0, 0]) for k in range(len(scales))])
-    known = np.isfinite(scales) & (scales > 0.0) & (motion.noise < 0.05 * typical)
+    known = np.isfinite(scales) & (scales > 0.0) & (motion.rounding_of_species() < ROUNDING)
     if known.sum() < 2 or np.ptp(scales[known]) <= MASS * scales[known].min():
         return {}
     return {int(z): float(scale) for z, scale in zip(motion.numbers[known], scales[known], strict=True)
@@ -243,14 +242,8 @@ def check_velocities(motion: Motion, timestep: float) -> Check:
     k = int(np.argmax(residuals > VELOCITY))
     return Check("velocities", "failed", worst,
                  f"the velocities of frame {motion.frames[k]} differ from the motion by {100 * residuals[k]:.0f} % "
-                 f"(they are {velocity_unit(motion, timestep):.4g} times the motion in Å/fs); write them in Å/fs, or "
+                 f"(they are {motion.velocity_unit(timestep):.4g} times the motion in Å/fs); write them in Å/fs, or "
                  "leave them out to have them reconstructed (allowed: reconstructed)")
-
-
-def velocity_unit(motion: Motion, timestep: float) -> float:
-    """Given velocities as a multiple of the motion, median over frames."""
-    g = motion.total
-    return float(np.median(g[:, 3, 2] / np.maximum(g[:, 2, 2], np.finfo(float).tiny))) * timestep
 
 
 def check_work(change: np.ndarray, work: np.ndarray, constant_cell: bool) -> Check:
@@ -300,4 +293,4 @@ def friction_note(motion: Motion, timestep: float) -> str | None:
 
 def ase_velocities(motion: Motion, timestep: float) -> bool:
     """Whether given velocities are in ASE's unit in place of Å/fs."""
-    return abs(velocity_unit(motion, timestep) / units.ASE_TIME - 1.0) < 0.1
+    return abs(motion.velocity_unit(timestep) / units.ASE_TIME - 1.0) < 0.1

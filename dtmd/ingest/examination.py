@@ -245,7 +245,9 @@ class _Examination:
             self.notes.append("velocities converted from ASE's unit")
             given = np.asarray(given) / units.ASE_TIME
             motion = self._measure(segments, given)
-        if given is not None:
+        if given is None:
+            self._add(Check("velocities", "ok", motion.reconstruction_error(spacing)))
+        else:
             worst = {shift: float(motion.velocity_residuals(spacing, shift).max()) for shift in (0.0, 0.5, -0.5)}
             shift = min(worst, key=worst.get)
             if shift == 0.0 or worst[shift] > min(checks.VELOCITY, 0.5 * worst[0.0]):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from ase.geometry import complete_cell
 
 from dtmd import units
 from dtmd.ingest.recording import GrowingArray
@@ -145,6 +146,20 @@ class Motion:
         norms = np.sqrt(self.total[:, _ACCELERATION, _ACCELERATION])
         return np.maximum(norms, max(SMALL_SHARE * float(np.median(norms)), np.finfo(float).tiny))
 
+    def reconstruction_error(self, timestep: float) -> float:
+        """What reconstructed velocities are off, relative to them: rounding, and the friction at segment ends."""
+        return float(np.hypot(self.velocity_rounding(), 0.5 * np.sqrt(np.mean(self.frictions(timestep) ** 2))))
+
+    def velocity_unit(self, timestep: float) -> float:
+        """The given velocities as a multiple of the motion in Å/fs, median over frames."""
+        g = self.total
+        moved = _positive(g[:, _DISPLACEMENT, _DISPLACEMENT])
+        return timestep * float(np.median(g[:, _VELOCITY, _DISPLACEMENT] / moved))
+
+    def rounding_of_species(self) -> np.ndarray:
+        """Share of rounding in the squared second differences of each species, (K,)."""
+        return self.noise / _positive(np.median(self.products[:, :, _SECOND, _SECOND], axis=0))
+
     def velocity_residuals(self, timestep: float, shift: float = 0.0, unit: float = 1.0) -> np.ndarray:
         """Deviation of the given velocities from the motion, relative to it, (M,).
 
@@ -256,6 +271,7 @@ def differences(positions: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, n
     r = np.asarray(positions)
     if (cells == cells[0]).all():
         return r[2:] - 2.0 * r[1:-1] + r[:-2], 0.5 * (r[2:] - r[:-2])
+    cells = np.array([complete_cell(cell) for cell in cells])
     q = r @ np.linalg.inv(cells)
     return (q[2:] - 2.0 * q[1:-1] + q[:-2]) @ cells[1:-1], 0.5 * (q[2:] - q[:-2]) @ cells[1:-1]
 
@@ -272,6 +288,7 @@ def _scaled_differences(positions: np.ndarray, cells: np.ndarray) -> np.ndarray:
     r = np.asarray(positions)
     if (cells == cells[0]).all():
         return r[1:] - r[:-1]
+    cells = np.array([complete_cell(cell) for cell in cells])
     q = r @ np.linalg.inv(cells)
     return (q[1:] - q[:-1]) @ (0.5 * (cells[1:] + cells[:-1]))
 

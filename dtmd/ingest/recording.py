@@ -97,29 +97,26 @@ class GrowingArray:
         rows = np.ascontiguousarray(rows, dtype=self._dtype).reshape(-1, *self._shape)
         self._n_rows += len(rows)
         self._n_bytes += rows.nbytes
-        if self._file is None and self._n_bytes > IN_MEMORY:
-            self._file = tempfile.TemporaryFile(prefix="dtmd-")
-            for piece in self._pieces:
-                self._write(piece)
-            self._pieces.clear()
-        if self._file is None:
-            self._pieces.append(rows)
-        else:
-            self._write(rows)
+        self._pieces.append(rows)
+        if self._n_bytes > IN_MEMORY:
+            self._spill()
 
     def array(self) -> np.ndarray:
         """All rows; a read-only memory map where they are on disk."""
         if self._file is None:
             return np.concatenate(self._pieces) if self._pieces else np.empty((0, *self._shape), self._dtype)
-        self._file.flush()
         return np.memmap(self._file, self._dtype, mode="r", shape=(self._n_rows, *self._shape))
 
-    def _write(self, rows: np.ndarray) -> None:
+    def _spill(self) -> None:
         try:
-            self._file.write(rows.data)
+            self._file = self._file or tempfile.TemporaryFile(prefix="dtmd-")
+            for piece in self._pieces:
+                self._file.write(piece.data)
+            self._file.flush()
         except OSError as error:
             raise DtmdError(f"{tempfile.gettempdir()}: no room for intermediate data ({error.strerror}); "
                             "set TMPDIR to a larger disk") from error
+        self._pieces.clear()
 
 
 @dataclass
@@ -176,7 +173,11 @@ class _Frames:
             positions = np.concatenate([self._last[0][None], positions])
             cells = np.concatenate([self._last[1][None], cells])
         finite = np.isfinite(positions).all() and np.isfinite(cells).all()
-        unwrapped = unwrap(positions, cells, self.run.pbc) if finite else positions
+        try:
+            unwrapped = unwrap(positions, cells, self.run.pbc) if finite else positions
+        except np.linalg.LinAlgError as error:
+            raise DtmdError(f"{self.name}: a cell without volume after frame {self.n_frames}; periodic directions need "
+                            "cell vectors that are independent") from error
         self._still &= (unwrapped == unwrapped[:1]).all(axis=0)
         self.columns["positions"].append(unwrapped[0 if self._last is None else 1:])
         self._last = unwrapped[-1], cells[-1]
