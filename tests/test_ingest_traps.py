@@ -3,10 +3,15 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import yaml
 
+from dtmd.ingest.examination import examine
+from dtmd.ingest.formats import find_runs
+from dtmd.ingest.recording import record
 from dtmd.store import read_store
 
 REFUSED = {
@@ -126,3 +131,18 @@ def test_training_straight_from_the_store(ingested, tmp_path, pattern, settings)
     assert (tmp_path / "runs" / "small" / "model.pt").exists()
     log = (tmp_path / "runs" / "small" / "train.log").read_text()
     assert ("it flatters the model" in log) == ("split" in settings) and "S 3" in log
+
+
+@pytest.mark.parametrize("path", [
+    "aimd/c2h6_cp2k_nvt/sys_1/test-pos-1.xyz", "formats/fhivibes/mgo_aims_nve.son",
+    "formats/nomad/qbox/13_h2o_64_bomd.r",
+])
+def test_reconstructed_velocities_are_those_of_the_code(shared_data, path):
+    """Held against the velocities that the run has, with the error that is stated; the ends are the worst frames."""
+    ((form, source),) = find_runs([shared_data / path]).runs
+    recording = record(source, form)
+    bare = examine(replace(recording, velocities=None), None, (), False)
+    stated = next(check.value for check in bare.checks if check.name == "velocities")
+    given, found = recording.velocities, bare.trajectories[0].velocities
+    errors = np.linalg.norm(found - given, axis=(1, 2)) / np.linalg.norm(given, axis=(1, 2))
+    assert np.median(errors) < max(stated, 1e-12) and errors.max() < max(3.0 * stated, 1e-8)
