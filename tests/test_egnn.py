@@ -1,29 +1,15 @@
-"""The network: size, symmetries, smoothness."""
+"""What is special to EGNN: its size, the article's variants, tabulated filters; tests/test_model_contract.py
+has the rest."""
 
-import numpy as np
+from dataclasses import replace
+
 import pytest
 import torch
+from model_cases import BOX, CUTOFF, FREE, cluster, evaluate, placed
 from scipy.spatial.transform import Rotation
 from small import small_potential, structures_of
 
 from dtmd.models.egnn import EGNN, EGNNConfig
-from dtmd.neighbors import Edges
-from dtmd.potential import predict
-from dtmd.structures import Structures
-
-FREE = (False, False, False)
-BOX = np.diag([30.0, 30.0, 30.0])
-
-
-def cluster(n_atoms: int = 9, seed: int = 0) -> tuple[Structures, torch.Tensor]:
-    rng = np.random.default_rng(seed)
-    grid = np.stack(np.meshgrid(*[range(3)] * 3), axis=-1).reshape(-1, 3)[:n_atoms] * 1.7
-    positions = torch.tensor(grid + rng.normal(0, 0.2, grid.shape))
-    return structures_of([k % 3 for k in range(n_atoms)], BOX, FREE), positions
-
-
-def evaluate(potential, structures, positions):
-    return predict(potential, structures, positions, Edges(structures, potential.config.cutoff, 0.1).at(positions))
 
 
 def test_the_article_size_has_513281_parameters():
@@ -32,65 +18,37 @@ def test_the_article_size_has_513281_parameters():
     assert sum(p.numel() for p in EGNN(3, article).parameters()) == 513_281
 
 
-@pytest.mark.parametrize("readout", ["per_atom", "pooled"])
-def test_rotation_translation_and_permutation(readout):
-    potential = small_potential(readout=readout)
+@pytest.fixture
+def pooled():
+    return small_potential(readout="pooled")
+
+
+def test_the_pooled_readout_has_the_symmetries(pooled):
     structures, positions = cluster()
-    expected = evaluate(potential, structures, positions)
+    expected = evaluate(pooled, structures, positions)
     rotation = torch.tensor(Rotation.random(random_state=3).as_matrix())
-    rotated = evaluate(potential, structures, positions @ rotation.T + 5.0)
-    assert torch.allclose(rotated.energies, expected.energies, rtol=1e-12)
-    assert torch.allclose(rotated.forces, expected.forces @ rotation.T, atol=1e-10)
-    order = torch.randperm(9)
-    shuffled = Structures(structures.species[order], structures.masses[order], structures.graph_index,
-                          structures.cells, structures.pbc)
-    permuted = evaluate(potential, shuffled, positions[order])
-    assert torch.allclose(permuted.energies, expected.energies, rtol=1e-12)
-    assert torch.allclose(permuted.forces, expected.forces[order], atol=1e-10)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    shuffled = replace(structures, species=structures.species[order], masses=structures.masses[order])
+    moved = evaluate(pooled, shuffled, positions[order] @ rotation.T + 5.0)
+    assert torch.allclose(moved.energies, expected.energies, rtol=1e-12)
+    assert torch.allclose(moved.forces, expected.forces[order] @ rotation.T, atol=1e-10)
 
 
-def test_two_distant_copies_have_twice_the_energy_with_the_per_atom_readout():
+def test_the_pooled_readout_is_not_extensive(pooled):
     structures, positions = cluster()
-    doubled = structures_of([k % 3 for k in range(9)] * 2, BOX * 3, FREE)
-    apart = torch.cat([positions, positions + 40.0])
-    one = evaluate(small_potential(), structures, positions).energies.item()
-    assert np.isclose(evaluate(small_potential(), doubled, apart).energies.item(), 2 * one, rtol=1e-12)
-    pooled = small_potential(readout="pooled")
+    doubled = structures_of(structures.species.tolist() * 2, BOX * 3, FREE)
     one = evaluate(pooled, structures, positions).energies.item()
-    assert abs(evaluate(pooled, doubled, apart).energies.item() - 2 * one) > 1e-3
+    two = evaluate(pooled, doubled, torch.cat([positions, positions + 40.0])).energies.item()
+    assert abs(two - 2 * one) > 1e-3
+    assert not pooled.config.per_atom_energy
 
 
-def pair_energies(potential, distances):
-    structures = structures_of([0, 2], BOX, FREE)
-    places = [torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, d]], dtype=torch.float64) for d in distances]
-    return [evaluate(potential, structures, r) for r in places]
+def test_the_article_jumps_at_the_cutoff():
+    def energy(distance):
+        places = [[0.0, 0.0, 0.0], [0.0, 0.0, distance]]
+        return evaluate(small_potential(envelope="none"), *placed([0, 2], places)).energies.item()
 
-
-def test_energy_and_force_are_continuous_at_the_cutoff():
-    inside, outside = pair_energies(small_potential(), [4.0 - 1e-6, 4.0 + 1e-6])
-    assert abs(inside.energies - outside.energies) < 1e-12
-    assert inside.forces.abs().max() < 1e-9 and outside.forces.abs().max() == 0.0
-    inside, outside = pair_energies(small_potential(envelope="none"), [4.0 - 1e-6, 4.0 + 1e-6])
-    assert abs(inside.energies - outside.energies) > 1e-3  # the article's jump
-
-
-def test_an_isolated_atom_has_an_energy_and_no_force():
-    structures = structures_of([1], BOX, FREE)
-    prediction = evaluate(small_potential(), structures, torch.zeros(1, 3, dtype=torch.float64))
-    assert torch.isfinite(prediction.energies).all() and prediction.forces.abs().max() == 0.0
-
-
-def test_a_batch_equals_its_members_and_does_not_mix_them():
-    potential = small_potential()
-    (one, r_one), (two, r_two) = cluster(9), cluster(6, seed=1)
-    both = Structures(
-        torch.cat([one.species, two.species]), torch.cat([one.masses, two.masses]),
-        torch.tensor([0] * 9 + [1] * 6), torch.cat([one.cells, two.cells]), torch.cat([one.pbc, two.pbc]),
-    )
-    batch = evaluate(potential, both, torch.cat([r_one, r_two]))
-    alone = [evaluate(potential, one, r_one), evaluate(potential, two, r_two)]
-    assert torch.allclose(batch.energies, torch.cat([p.energies for p in alone]), rtol=1e-13)
-    assert torch.allclose(batch.forces, torch.cat([p.forces for p in alone]), atol=1e-12)
+    assert abs(energy(CUTOFF - 1e-6) - energy(CUTOFF + 1e-6)) > 1e-3
 
 
 def test_filters_on_knots_approach_those_on_every_edge():

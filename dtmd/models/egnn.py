@@ -9,6 +9,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from dtmd.models.radial import smooth_envelope
+
 
 class EGNNConfig(BaseModel):
     """Hyperparameters of `EGNN`; the defaults have the article's size.
@@ -42,15 +44,6 @@ class EGNNConfig(BaseModel):
     def per_atom_energy(self) -> bool:
         """Whether the energy of an atom has a meaning of its own."""
         return self.readout == "per_atom"
-
-
-def smooth_envelope(distance: Tensor, cutoff: float) -> Tensor:
-    """Polynomial that falls from 1 to 0 at the cutoff, where its first two derivatives vanish.
-
-    p = 6 of Gasteiger et al., Directional message passing, eq. 8. `distance` in Å, any shape.
-    """
-    u = torch.clamp(distance / cutoff, max=1.0)
-    return 1.0 + u.pow(6) * (-28.0 + u * (48.0 - 21.0 * u))
 
 
 class EGNN(nn.Module):
