@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from dtmd.errors import DtmdError
 from dtmd.models import ModelConfig
@@ -87,24 +87,82 @@ class CurriculumConfig(_Section):
         return self.max_epochs[stage] if isinstance(self.max_epochs, list) else self.max_epochs
 
 
+class LossConfig(_Section):
+    """What the training minimises; the validation measures the MEPA whatever it is.
+
+    Attributes:
+        kind: of the force errors: mepa sums the mean absolute errors of the species, mae and mse are means
+            over all atoms alike (article eqs. 11, 16 and 14). The energy goes in as |ΔE|/N, with mse as ΔE²/N.
+        species_weights: factors on the force errors of elements, such as {H: 2.0}; others have 1.
+        first_weight: λ of the first frame for S > 1; the second has 1.
+        step_decay: λ of each further frame over that of the frame before it.
+        energy: first has the energy in the loss at S = 1 only, as the article does, all at every S, where the
+            energy of the first frame gets that frame's λ.
+        energy_weight: factor on the energy.
+    """
+
+    kind: Literal["mepa", "mae", "mse"] = "mepa"
+    species_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
+    first_weight: float = Field(default=50.0, gt=0)
+    step_decay: float = Field(default=1.0, gt=0)
+    energy: Literal["first", "all"] = "first"
+    energy_weight: float = Field(default=1.0, ge=0)
+
+
+class RolloutConfig(_Section):
+    """How the rollouts of the training are made and differentiated; those of the validation are always free.
+
+    Attributes:
+        bptt: how far the gradient runs back through time: full, to the start; a number k cuts it at the frames
+            k, 2k, … after the start, where positions and velocities count as constants; none cuts it at every
+            frame, as k = 1 does, so that a frame's error changes the weights at its own positions only.
+        neighbors: predicted takes pairs inside the cutoff at the predicted positions, aimd those inside it in
+            the AIMD frame of the same step, as the article does.
+        neighbors_every: steps between the AIMD frames that pairs are taken from.
+    """
+
+    bptt: int | Literal["full", "none"] = "full"
+    neighbors: Literal["predicted", "aimd"] = "predicted"
+    neighbors_every: int = Field(default=1, ge=1)
+
+    @field_validator("bptt", mode="before")
+    @classmethod
+    def _check_bptt(cls, bptt: object) -> object:
+        if bptt not in ("full", "none") and not (type(bptt) is int and bptt >= 1):
+            raise ValueError("must be full, none or a number of steps from 1")
+        return bptt
+
+    @model_validator(mode="after")
+    def _check(self) -> RolloutConfig:
+        if self.neighbors == "predicted" and self.neighbors_every != 1:
+            raise ValueError("neighbors_every is for neighbors: aimd; pairs at predicted positions are always exact")
+        return self
+
+    @property
+    def cut_every(self) -> int | None:
+        """Steps between cuts of the gradient, None without cuts."""
+        return {"full": None, "none": 1}.get(self.bptt, self.bptt)
+
+
 class OptimizerConfig(_Section):
     """Adam on the dynamic-training loss.
 
     Attributes:
         batch_size: subsequences per update.
+        accumulate: parts in which the batch of an update is worked off one after another; changes memory and
+            speed only.
         validation_batch_size: rollouts integrated side by side; changes memory and speed only.
         gradient_clip: largest norm of the gradient; larger ones are scaled down.
         ema_decay: validated and saved are the weights averaged exponentially over the updates with this
             decay; none takes the weights of the last update, as the article does.
-        first_weight: λ of the first frame for S > 1; the others have 1.
         skin: Å beyond the cutoff within which neighbour lists are kept.
     """
 
     batch_size: int = Field(default=32, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     validation_batch_size: int = Field(default=32, ge=1)
     gradient_clip: float = Field(default=1.0, gt=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    first_weight: float = Field(default=50.0, gt=0)
     skin: float = Field(default=0.5, gt=0)
 
 
@@ -118,6 +176,8 @@ class TrainConfig(_Section):
         device: auto takes the GPU where there is one.
         threads: CPU threads of torch; none leaves the choice to torch.
         checkpoint_minutes: longest time that a killed run loses.
+        start_from: model file whose weights, reference energies and energy scale the training begins with, in
+            place of fresh ones; relative to the config file.
     """
 
     name: str = Field(min_length=1, pattern=r"^[\w.\-]+$")
@@ -126,10 +186,24 @@ class TrainConfig(_Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, ge=1)
     checkpoint_minutes: float = Field(default=10.0, gt=0)
+    start_from: Path | None = None
     data: DataConfig
     model: ModelConfig = EGNNConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
+    loss: LossConfig = LossConfig()
+    rollout: RolloutConfig = RolloutConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainConfig:
+        no_end = isinstance(self.model, EGNNConfig) and self.model.envelope == "none" and self.model.n_knots > 0
+        if no_end and self.rollout.neighbors == "aimd":
+            raise ValueError("rollout.neighbors: aimd has pairs beyond the cutoff, where tabulated filters without "
+                             "an envelope have no values; set model.n_knots to 0 or model.envelope to smooth")
+        if self.optimizer.accumulate > self.optimizer.batch_size:
+            raise ValueError(f"optimizer.accumulate {self.optimizer.accumulate} makes more parts than batch_size "
+                             f"{self.optimizer.batch_size} has subsequences")
+        return self
 
 
 def load_config(path: Path | None) -> TrainConfig:
@@ -157,7 +231,8 @@ def load_config(path: Path | None) -> TrainConfig:
         "train": [folder / p for p in config.data.train],
         "validation": config.data.validation and [folder / p for p in config.data.validation],
     })
-    return config.model_copy(update={"data": data})
+    start_from = config.start_from and folder / config.start_from
+    return config.model_copy(update={"data": data, "start_from": start_from})
 
 
 def dump_config(config: TrainConfig) -> str:
@@ -166,21 +241,21 @@ def dump_config(config: TrainConfig) -> str:
 
 
 def _describe(path: Path, problem: dict) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    *parents, name = [str(part) for part in problem["loc"]] or ["config"]
     if problem["type"] != "extra_forbidden":
-        return f"{path}: {key or 'config'}: {problem['msg']} (found {problem['input']!r})"
-    section = _section(problem["loc"][:-1])
-    valid = list(section.model_fields) if section else []
-    nearest = difflib.get_close_matches(problem["loc"][-1], valid, n=1, cutoff=0.0)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    return f"{path}: unknown key {key}{hint} Valid here: {', '.join(valid)}"
+        key = ".".join([*parents, name])
+        return f"{path}: {key}: {problem['msg']} (found {problem['input']!r})"
+    section = _section(parents)
+    valid = list(section.model_fields)
+    (nearest,) = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
+    key = ".".join([*parents[:1], name])
+    return f"{path}: unknown key {key}; did you mean {nearest}? Valid here: {', '.join(valid)}"
 
 
-def _section(location: tuple[str, ...]) -> type[BaseModel] | None:
-    section: type[BaseModel] = TrainConfig
-    for part in location:
-        annotation = section.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return None
-        section = annotation
-    return section
+def _section(parents: list[str]) -> type[BaseModel]:
+    """The section of a key: the top, one below it, or of the kinds that a section can have, the one that is named."""
+    if not parents:
+        return TrainConfig
+    annotation = TrainConfig.model_fields[parents[0]].annotation
+    kinds = get_args(annotation) or (annotation,)
+    return next(kind for kind in kinds if len(parents) == 1 or kind().architecture == parents[1])

@@ -1,6 +1,8 @@
-"""Neighbour lists of batches of periodic structures, kept over many steps by a skin."""
+"""Neighbour lists of batches of periodic structures: of the positions, kept by a skin, or of AIMD frames."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -8,6 +10,13 @@ from torch import Tensor
 from vesin import NeighborList
 
 from dtmd.structures import Structures
+
+
+class RolloutEdges(Protocol):
+    """Where a rollout takes its pairs from."""
+
+    def at_step(self, step: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Edges as `Edges.at` gives them, for a step (0 is the start) and the positions there."""
 
 
 class Edges:
@@ -41,9 +50,37 @@ class Edges:
         inside = (distance_sq < self._cutoff**2).nonzero().squeeze(1)
         return self._candidates.index_select(1, inside), self._shifts.index_select(0, inside)
 
+    def at_step(self, step: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """As `at`: the pairs follow the positions, at any step."""
+        return self.at(positions)
+
     def _moved_too_far(self, positions: Tensor) -> bool:
         moved_sq = (positions - self._built_at).square().sum(1).max().item()
         return moved_sq > (0.5 * self._skin) ** 2
+
+
+class FrameEdges:
+    """The pairs inside the cutoff in given frames, wherever a rollout has taken the atoms meanwhile.
+
+    Args:
+        edges: of the batch, for the search.
+        frames: Å, float64 (n_atoms, ≥ steps, 3), not wrapped into the cell from one frame to the next.
+        every: steps between the frames that pairs are taken from.
+    """
+
+    def __init__(self, edges: Edges, frames: Tensor, every: int) -> None:
+        self._edges = edges
+        self._frames = frames
+        self._every = every
+        self._taken: int | None = None
+
+    def at_step(self, step: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The pairs of the last frame to take them from, `step` or up to `every` − 1 before it."""
+        frame = step - step % self._every
+        if frame != self._taken:
+            self._pairs = self._edges.at(self._frames[:, frame])
+            self._taken = frame
+        return self._pairs
 
 
 def _search(structures: Structures, positions: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dtmd import units
-from dtmd.neighbors import Edges
+from dtmd.neighbors import RolloutEdges
 from dtmd.potential import Potential, Prediction, predict
 from dtmd.structures import Structures
 
@@ -60,7 +60,7 @@ class Frame:
 
 
 def rollout(
-    potential: Potential, start: Start, edges: Edges, n_frames: int, keep_last_graph: bool = False
+    potential: Potential, start: Start, edges: RolloutEdges, n_frames: int, keep_last_graph: bool = False
 ) -> Iterator[Frame]:
     """Velocity Verlet from the start, which is the first frame; no graph is kept between the steps.
 
@@ -82,7 +82,7 @@ def rollout(
         with_graph = keep_last_graph and k == n_frames - 1
         if with_graph:
             positions = positions.detach().requires_grad_()
-        pairs = edges.at(positions)
+        pairs = edges.at_step(k, positions)
         prediction = predict(potential, start.structures, positions, pairs, create_graph=with_graph)
         forces = prediction.forces.detach()
         if not torch.isfinite(forces).all():
@@ -96,9 +96,10 @@ def rollout(
 def accumulate_gradient(
     potential: Potential,
     start: Start,
-    edges: Edges,
+    edges: RolloutEdges,
     n_frames: int,
     loss: Callable[[list[Prediction]], Tensor],
+    cut_every: int | None = None,
 ) -> Tensor:
     """Add the gradient of a loss on a rollout's predictions to the parameters' `.grad`.
 
@@ -107,9 +108,13 @@ def accumulate_gradient(
     adjoints of positions and velocities and u_k = ∂L/∂F_k + (½Δt² λx_{k+1} + ½Δt λv_{k+1} + [k≥1] ½Δt λv_k)/m:
     λv_k = λv_{k+1} + Δt λx_{k+1},  λx_k = λx_{k+1} + (∂F_k/∂r_k)ᵀ u_k.
 
+    A cut frame k begins the rollout anew: r_k and v_k are constants, F_k is not, so that u_k lacks its last
+    term, as at the start, and λx_k = λv_k = 0 for the frames before.
+
     Args:
         n_frames: length S of the subsequences, the start frame included.
         loss: scalar from the predictions of the S frames.
+        cut_every: frames that are multiples of it are cut, so that no gradient passes them; none are if None.
 
     Returns:
         The loss, detached.
@@ -118,23 +123,28 @@ def accumulate_gradient(
         NonFiniteForces: a force along the rollout is not finite.
     """
     dt, inverse_mass = start.atom_timesteps, start.inverse_masses
+    block = cut_every or n_frames
     frames = list(rollout(potential, start, edges, n_frames, keep_last_graph=True))
     leaves = [_as_leaves(frame.prediction) for frame in frames]
     value = loss(leaves)
     by_energies = _gradient(value, [leaf.energies for leaf in leaves])
     by_forces = _gradient(value, [leaf.forces for leaf in leaves])
     parameters = list(potential.parameters())
-    position_adjoint = velocity_adjoint = torch.zeros_like(start.positions)
+    zero = torch.zeros_like(start.positions)
+    position_adjoint = velocity_adjoint = zero
     for k in reversed(range(n_frames)):
+        begins = k % block == 0
         later = 0.5 * dt**2 * position_adjoint + 0.5 * dt * velocity_adjoint
         velocity_adjoint = velocity_adjoint + dt * position_adjoint
-        if k > 0:
+        if not begins:
             later = later + 0.5 * dt * velocity_adjoint
         force_adjoint = by_forces[k] + inverse_mass * later
         positions, prediction = _differentiable(potential, start, frames[k], is_last=k == n_frames - 1)
         scalar = (force_adjoint * prediction.forces).sum() + (by_energies[k] * prediction.energies).sum()
-        scalar.backward(inputs=[positions, *parameters] if k > 0 else parameters)
-        if k > 0:
+        scalar.backward(inputs=parameters if begins else [positions, *parameters])
+        if begins:
+            position_adjoint = velocity_adjoint = zero
+        else:
             position_adjoint = position_adjoint + positions.grad
     return value.detach()
 

@@ -23,12 +23,14 @@ class Points:
 
     Attributes:
         start: the first frames, ready for a rollout.
+        positions: of all frames, Å, float64 (n_atoms, S, 3).
         energies: of the first frames, eV, float64 (B,).
         forces: of all frames, eV/Å, float64 (n_atoms, S, 3).
         names: source and frame of each, for messages.
     """
 
     start: Start
+    positions: Tensor
     energies: Tensor
     forces: Tensor
     names: list[str]
@@ -73,13 +75,13 @@ class Subsequences:
         pieces = [self._pieces[k] for k in which]
         counts = [len(piece.masses) for piece in pieces]
         ends = np.cumsum(counts).tolist()
-        positions, velocities = np.empty((ends[-1], 3)), np.empty((ends[-1], 3))
+        velocities = np.empty((ends[-1], 3))
         # One frame after the other, as in the trajectories: long pieces of memory are copied.
-        forces = np.empty((self._length, ends[-1], 3))
+        positions, forces = np.empty((2, self._length, ends[-1], 3))
         energies, cells = np.empty(len(pieces)), np.empty((len(pieces), 3, 3))
         begin = 0
         for k, (piece, first, end) in enumerate(zip(pieces, firsts, ends, strict=True)):
-            positions[begin:end] = piece.positions[first]
+            positions[:, begin:end] = piece.positions[first : first + self._length]
             velocities[begin:end] = piece.velocities[first]
             forces[:, begin:end] = piece.forces[first : first + self._length]
             energies[k] = piece.energies[first]
@@ -96,9 +98,10 @@ class Subsequences:
             return torch.from_numpy(array).to(device)
 
         structures = Structures(*map(tensor, (species, masses, graph_index, cells, pbc)))
-        start = Start(structures, tensor(positions), tensor(velocities), tensor(timesteps))
+        start = Start(structures, tensor(positions[0]), tensor(velocities), tensor(timesteps))
         names = [f"{piece.source} frame {first}" for piece, first in zip(pieces, firsts, strict=True)]
-        return Points(start, tensor(energies), tensor(forces).transpose(0, 1), names)
+        along = tensor(positions).transpose(0, 1), tensor(energies), tensor(forces).transpose(0, 1)
+        return Points(start, *along, names)
 
 
 @dataclass(frozen=True)

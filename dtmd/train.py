@@ -9,7 +9,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dtmd.checkpoint import ModelFile, load_model, load_tensors, provenance, save_model, save_tensors
@@ -17,10 +19,10 @@ from dtmd.config import TrainConfig, dump_config
 from dtmd.curriculum import Progress, after_epoch, begin, next_stage, stage_converged
 from dtmd.display import TrainingDisplay
 from dtmd.errors import DtmdError
-from dtmd.files import append_line, write_text
-from dtmd.losses import rollout_loss
-from dtmd.neighbors import Edges
-from dtmd.potential import Potential
+from dtmd.files import append_line, sha256, write_text, written_whole
+from dtmd.losses import RolloutLoss
+from dtmd.neighbors import Edges, FrameEdges, RolloutEdges
+from dtmd.potential import Potential, Prediction
 from dtmd.rollout import NonFiniteForces, accumulate_gradient
 from dtmd.subsequences import Points
 from dtmd.training_data import TrainingData, fit_reference_energies, load_training_data, mixed_text
@@ -29,6 +31,8 @@ from dtmd.validation import Validation, validate
 logger = logging.getLogger(__name__)
 
 MODEL, CHECKPOINT, METRICS, CONFIG = "model.pt", "checkpoint.pt", "metrics.jsonl", "config.yaml"
+START = "start.pt"
+"""Copy of the model that a training starts from, so that a run goes on whatever becomes of the original."""
 
 
 def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay) -> Path:
@@ -38,7 +42,8 @@ def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay) -> Path:
     undisturbed one.
 
     Raises:
-        DtmdError: bad data, a folder that holds another run, forces that are not finite.
+        DtmdError: bad data, a folder that holds another run, a model to start from that does not fit, forces
+            that are not finite.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -69,7 +74,9 @@ class Trainer:
         self.data = data
         self.display = display
         self.device = _device(config.device)
-        self.potential = data.new_potential(config).to(self.device)
+        potential = _started(config, run_dir, data) if config.start_from else data.new_potential(config)
+        self.potential = potential.to(self.device)
+        self.loss = RolloutLoss.of(config.loss, potential.elements, self.device)
         self.optimizer = torch.optim.Adam(self.potential.parameters())
         self.average = _average_of(self.potential, config.optimizer.ema_decay)
         self.points = data.training_points(self.potential, config)
@@ -118,8 +125,8 @@ class Trainer:
                 self._train_epoch()
                 self._close_epoch()
         if not (self.run_dir / MODEL).exists():
-            raise DtmdError(f"{self.run_dir}: every validation rollout came to forces that are not finite, so there is "
-                            "no model; train longer at S = 1, or lower curriculum.validation_length")
+            raise DtmdError(f"{self.run_dir}: every validation rollout came to forces that are not finite, so there "
+                            "is no model; train longer at S = 1, or lower curriculum.validation_length")
         return self.run_dir / MODEL
 
     def _train_epoch(self) -> None:
@@ -130,38 +137,52 @@ class Trainer:
             group["lr"] = self.progress.learning_rate
         while self.next_batch < self.n_batches:
             first = self.next_batch * batch_size
-            points = self.points.batch(order[first : first + batch_size], self.device)
-            self.loss_sum += self._update(points)
+            self.loss_sum += self._update(order[first : first + batch_size])
             self.next_batch += 1
             self.display.batch_done(self.epoch, self.next_batch, self.n_batches, self.progress, self.best)
             if time.monotonic() - self._last_checkpoint > 60.0 * self.config.checkpoint_minutes:
                 self._save_checkpoint()
 
-    def _update(self, points: Points) -> float:
-        """One optimizer step; returns the loss."""
-        start, options = points.start, self.config.optimizer
-        edges = Edges(start.structures, self.potential.config.cutoff, options.skin)
+    def _update(self, indices: list[int]) -> float:
+        """One optimizer step on these subsequences; returns the loss."""
+        options = self.config.optimizer
         self.optimizer.zero_grad(set_to_none=True)
-        try:
-            loss = accumulate_gradient(
-                self.potential, start, edges, self.length,
-                lambda predictions: rollout_loss(
-                    start.structures, predictions, points.energies, points.forces,
-                    len(self.potential.elements), options.first_weight,
-                ),
-            ).item()
-        except NonFiniteForces as error:
-            raise DtmdError(self._broken(points, str(error))) from error
+        names, losses = [], []
+        for part in np.array_split(indices, min(options.accumulate, len(indices))):
+            points = self.points.batch(part, self.device)
+            names += points.names
+            try:
+                losses.append(self._accumulate(points, share=len(part) / len(indices)))
+            except NonFiniteForces as error:
+                raise DtmdError(self._broken(points.names, str(error))) from error
+        loss = torch.stack(losses).sum().item()
         norm = torch.nn.utils.clip_grad_norm_(self.potential.parameters(), options.gradient_clip)
         if not math.isfinite(loss) or not torch.isfinite(norm):
-            raise DtmdError(self._broken(points, f"loss {loss:g}, gradient norm {norm:g}"))
+            raise DtmdError(self._broken(names, f"loss {loss:g}, gradient norm {norm:g}"))
         self.optimizer.step()
         self.average.update_parameters(self.potential)
         return loss
 
-    def _broken(self, points: Points, what: str) -> str:
+    def _accumulate(self, points: Points, share: float) -> Tensor:
+        """Add the gradient of a part of a batch; returns what it adds to the loss of the whole."""
+        structures = points.start.structures
+
+        def loss(predictions: list[Prediction]) -> Tensor:
+            return share * self.loss(structures, predictions, points.energies, points.forces)
+
+        return accumulate_gradient(
+            self.potential, points.start, self._edges(points), self.length, loss, self.config.rollout.cut_every
+        )
+
+    def _edges(self, points: Points) -> RolloutEdges:
+        edges = Edges(points.start.structures, self.potential.config.cutoff, self.config.optimizer.skin)
+        if self.config.rollout.neighbors == "predicted":
+            return edges
+        return FrameEdges(edges, points.positions, self.config.rollout.neighbors_every)
+
+    def _broken(self, names: list[str], what: str) -> str:
         return (f"{self.run_dir}: training broke down at S = {self.length}, epoch {self.epoch}, batch "
-                f"{self.next_batch}: {what}. Batch: {', '.join(points.names[:4])}, … The best model so far is kept; "
+                f"{self.next_batch}: {what}. Batch: {', '.join(names[:4])}, … The best model so far is kept; "
                 "lower the learning rate or lengthen the stages before it, in a new folder")
 
     def _close_epoch(self) -> None:
@@ -204,11 +225,17 @@ class Trainer:
             "validation": {"S": self.length, "epoch": self.epoch, **validation.as_dict()},
             "versions": provenance(),
             "units": {"energy": "eV", "length": "angstrom"},
-        })
+        } | self._start_record())
         save_model(model, self.run_dir / f"best_S{self.length}.pt")
         if validation.mepa < self.best:
             self.best = validation.mepa
             save_model(model, self.run_dir / MODEL)
+
+    def _start_record(self) -> dict:
+        """Provenance of the weights that the training started from."""
+        if self.config.start_from is None:
+            return {}
+        return {"start_from": {"path": str(self.config.start_from), "sha256": sha256([self.run_dir / START])}}
 
     def _save_checkpoint(self) -> None:
         save_tensors({
@@ -237,7 +264,33 @@ class Trainer:
         lines = metrics.read_text().splitlines() if metrics.exists() else []
         write_text(metrics, "".join(line + "\n" for line in lines[: self.epoch]))
         what = "finished before" if self.progress.finished else "continuing"
-        logger.info("%s: %s, S = %d, epoch %d, batch %d", self.run_dir, what, self.length, self.epoch, self.next_batch)
+        logger.info(
+            "%s: %s, S = %d, epoch %d, batch %d", self.run_dir, what, self.length, self.epoch, self.next_batch
+        )
+
+
+def _started(config: TrainConfig, run_dir: Path, data: TrainingData) -> Potential:
+    """The potential that `start_from` names, as it was when the run began.
+
+    Raises:
+        DtmdError: no model, one of another architecture, or one that does not know all elements of the data.
+    """
+    own = run_dir / START
+    if not (run_dir / CHECKPOINT).exists():
+        load_model(config.start_from)  # names the original if it is none
+        with written_whole(own) as temporary:
+            temporary.write_bytes(config.start_from.read_bytes())
+    potential = load_model(own).potential
+    there, here = potential.config.model_dump(), config.model.model_dump()
+    differ = [f"model.{key} {there.get(key)} there, {here.get(key)} here"
+              for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
+    missing = sorted(set(data.elements) - set(potential.elements))
+    if missing:
+        differ.append(f"it knows {', '.join(potential.elements)}, the data hold {', '.join(missing)} too")
+    if differ:
+        raise DtmdError(f"start_from: {config.start_from} does not fit this config: {'; '.join(differ)}. Give the "
+                        "model section it was trained with and data of its elements, or leave start_from out")
+    return potential.to_precision(getattr(torch, config.precision))
 
 
 def _average_of(potential: Potential, decay: float | None) -> AveragedModel:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from small import AIMD, small_potential
 
-from dtmd.checkpoint import load_model, load_tensors
+from dtmd.checkpoint import ModelFile, load_model, load_tensors, save_model
 from dtmd.config import load_config
+from dtmd.display import TrainingDisplay
 from dtmd.errors import DtmdError
+from dtmd.files import sha256
+from dtmd.potential import Potential
 from dtmd.subsequences import Subsequences, split
+from dtmd.train import train
 from dtmd.training_data import fit_reference_energies, load_training_data
 from dtmd.validation import validate
 
@@ -30,6 +36,13 @@ CONFIG = {
     "model": {"architecture": "egnn", "cutoff": 3.0, "width": 8, "n_layers": 1, "n_frequencies": 4},
     "curriculum": {"lengths": [1, 2, 3], "max_epochs": [3, 2, 1], "validation_length": 5},
     "optimizer": {"batch_size": 4, "ema_decay": 0.9},
+}
+
+
+OPTIONS = {
+    "loss": {"kind": "mse", "species_weights": {"H": 2.0}, "first_weight": 5.0, "step_decay": 0.9, "energy": "all"},
+    "rollout": {"bptt": 2, "neighbors": "aimd", "neighbors_every": 2},
+    "optimizer": {"batch_size": 4, "accumulate": 3},
 }
 
 
@@ -90,8 +103,24 @@ def test_averaged_weights_are_saved_and_do_not_change_the_updates(tmp_path):
 
 
 def test_kill_9_and_the_same_command_again_gives_the_same_weights(finished, tmp_path):
-    config, run = write_config(tmp_path), tmp_path / "run"
-    for kill_after in (2, 9, 17):  # batches: in the middle of the first, second and third epoch
+    run = tmp_path / "run"
+    kill_and_go_on(write_config(tmp_path), run, (2, 9, 17))  # in the middle of the first, second and third epoch
+    assert_same_run(finished, run, ("model.pt", "best_S1.pt", "best_S2.pt", "best_S3.pt"))
+
+
+def test_kill_9_with_everything_that_is_not_default(finished, tmp_path):
+    start = tmp_path / "start.pt"
+    shutil.copy(finished / "best_S1.pt", start)
+    curriculum = {"lengths": [3], "max_epochs": 2, "validation_length": 5}
+    config = write_config(tmp_path, **OPTIONS, start_from=str(start), curriculum=curriculum)
+    assert dtmd("train", config, "-o", tmp_path / "undisturbed").returncode == 0
+    run = tmp_path / "run"
+    kill_and_go_on(config, run, (3, 10), meanwhile=lambda: start.unlink(missing_ok=True))
+    assert_same_run(tmp_path / "undisturbed", run, ("model.pt", "best_S3.pt"))
+
+
+def kill_and_go_on(config, run, numbers_of_batches, meanwhile=lambda: None):
+    for kill_after in numbers_of_batches:
         process = subprocess.Popen([sys.executable, "-m", "dtmd", "train", config, "-o", run],
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not _has_reached(run / "checkpoint.pt", kill_after):
@@ -99,13 +128,86 @@ def test_kill_9_and_the_same_command_again_gives_the_same_weights(finished, tmp_
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        meanwhile()
     result = dtmd("train", config, "-o", run)
     assert result.returncode == 0, result.stderr
     assert "continuing" in (run / "train.log").read_text()
-    for name in ("model.pt", "best_S1.pt", "best_S2.pt", "best_S3.pt"):
-        expected, got = (load_tensors(folder / name)["weights"] for folder in (finished, run))
+
+
+def assert_same_run(one, other, names):
+    for name in names:
+        expected, got = (load_tensors(folder / name)["weights"] for folder in (one, other))
         assert all(torch.equal(expected[key], got[key]) for key in expected), name
-    assert (run / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
+    assert (one / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
+
+
+SHORT = {
+    "precision": "float64", "curriculum": CONFIG["curriculum"] | {"lengths": [8], "max_epochs": 1},
+    "data": CONFIG["data"] | {"stride": 55, "validation_points": 1},
+}
+
+
+def train_here(folder, **changes):
+    """Train on 12 subsequences in this process; returns the records of the epochs and the final weights."""
+    config = load_config(write_config(folder, **(SHORT | changes)))
+    run = folder / f"run_{sum(1 for _ in folder.iterdir())}"
+    train(config, run, TrainingDisplay(Console(quiet=True), config.curriculum))
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return records, load_tensors(run / "checkpoint.pt")["weights"]
+
+
+def test_a_batch_in_parts_changes_nothing(tmp_path):
+    """Not even where a batch is not a multiple of the parts, or smaller than their number."""
+    whole, parts = (train_here(tmp_path, optimizer={"batch_size": 5, "accumulate": n}) for n in (1, 3))
+    assert [r["loss"] for r in parts[0]] == pytest.approx([r["loss"] for r in whole[0]], rel=1e-9)
+    assert [r["loss"] for r in parts[0]] != [r["loss"] for r in whole[0]]  # they were worked off apart
+    assert all(torch.allclose(whole[1][name], parts[1][name], rtol=1e-6, atol=1e-9) for name in whole[1])
+
+
+@pytest.fixture(scope="module")
+def by_default(tmp_path_factory):
+    return train_here(tmp_path_factory.mktemp("default"))[1]
+
+
+@pytest.mark.parametrize("changes", [
+    {"loss": {"kind": "mae"}}, {"loss": {"species_weights": {"H": 3.0}}}, {"loss": {"step_decay": 0.5}},
+    {"loss": {"energy": "all"}}, {"rollout": {"bptt": "none"}}, {"rollout": {"bptt": 2}},
+    {"rollout": {"neighbors": "aimd", "neighbors_every": 8}},
+], ids=str)
+def test_each_option_reaches_the_training(by_default, tmp_path, changes):
+    changed = train_here(tmp_path, **changes)[1]
+    assert not torch.equal(by_default["model.embedding.weight"], changed["model.embedding.weight"])
+
+
+def test_a_weight_for_an_element_that_the_data_do_not_hold(tmp_path):
+    with pytest.raises(DtmdError, match="loss.species_weights: O is not among the elements H, C, Pd"):
+        train_here(tmp_path, loss={"species_weights": {"O": 2.0}})
+
+
+def test_a_warm_start_goes_on_from_the_model(finished, tmp_path):
+    start = finished / "best_S2.pt"
+    still = dict.fromkeys(("learning_rate", "reset_learning_rate", "minimum_learning_rate"), 1e-15)
+    records, weights = train_here(tmp_path, start_from=str(start), curriculum=SHORT["curriculum"] | still,
+                                  data=CONFIG["data"], precision="float32")
+    model = load_model(start)
+    assert records[0]["validation"]["mepa"] == pytest.approx(model.metadata["validation"]["mepa"], rel=1e-6)
+    assert all(torch.allclose(weights[name], value) for name, value in model.potential.state_dict().items())
+    metadata = load_model(next(tmp_path.glob("run_*")) / "model.pt").metadata
+    assert metadata["start_from"] == {"path": str(start), "sha256": sha256([start])}
+    assert "start_from" not in model.metadata
+
+
+def test_a_model_to_start_from_that_does_not_fit_is_refused(finished, tmp_path):
+    model = str(finished / "model.pt")
+    with pytest.raises(DtmdError, match="model.pt does not fit this config: model.width 8 there, 9 here"):
+        train_here(tmp_path, start_from=model, model=CONFIG["model"] | {"width": 9})
+    with pytest.raises(DtmdError, match=r"config.yaml: not a file that dtmd train wrote"):
+        train_here(tmp_path, start_from=str(finished / "config.yaml"))
+    other = small_potential(cutoff=3.0, width=8, n_layers=1, n_frequencies=4)
+    hydrogen = Potential(["H", "C"], other.config, other.reference_energies[:2])
+    save_model(ModelFile(hydrogen, load_model(finished / "model.pt").probes, {}), tmp_path / "h.pt")
+    with pytest.raises(DtmdError, match="it knows H, C, the data hold Pd too"):
+        train_here(tmp_path, start_from=str(tmp_path / "h.pt"))
 
 
 def _has_reached(checkpoint: Path, n_batches: int) -> bool:
