@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dtmd.errors import DtmdError
@@ -179,6 +180,41 @@ def compare(
     for observable, reason in comparison.skipped:
         console.print(f"skipped: {observable}: {reason}", markup=False, soft_wrap=True)
     console.print(f"report: {report}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    sources: Annotated[list[Path], typer.Argument(help="Models or run folders, then the AIMD.")],
+    steps: Annotated[int, typer.Option(help="Of each rollout.", min=1)] = 300,
+    starts: Annotated[int, typer.Option(help="Start frames, spread evenly over the AIMD.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.", min=0)] = 0,
+    output: Annotated[Path, typer.Option("-o", help="Folder of the results.")] = Path("evaluation"),
+    batch_size: Annotated[int, typer.Option(help="Rollouts side by side; memory and speed only.", min=1)] = 32,
+    timestep: Timestep = None,
+    allow: Allowed = None,
+) -> None:
+    """Force error along rollouts (MEPA) of one or more models, from the same AIMD frames."""
+    from dtmd.evaluation.comparison import EvaluationSettings, load_models
+    from dtmd.evaluation.comparison import evaluate as run_evaluation
+    from dtmd.evaluation.report import EvaluationDisplay, evaluation_notes, evaluation_table, write_evaluation
+    from dtmd.ingest import read_aimd
+
+    if len(sources) < 2:
+        raise DtmdError("give at least one model and, last, the AIMD: dtmd evaluate runs/a/model.pt aimd/")
+    *paths, aimd = sources
+    models = load_models(paths)
+    with EvaluationDisplay(console) as display:
+        evaluation = run_evaluation(models, read_aimd([aimd], timestep, allow or []),
+                                    EvaluationSettings(steps, starts, seed, batch_size), display.steps_done)
+    titles, rows = evaluation_table(evaluation)
+    table = Table(*titles)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console(highlight=False, width=max(console.width, 120)).print(table)
+    for note in evaluation_notes(evaluation):
+        console.print(note, markup=False, soft_wrap=True)
+    written = write_evaluation(evaluation, models, output)
+    console.print(f"wrote {', '.join(map(str, written))}", markup=False, soft_wrap=True)
 
 
 @data.command("neighbors")

@@ -26,7 +26,7 @@ lammps doctor info
 observables
 compare
 report_summary report_figures
-report
+report evaluation
 cli
 __main__
 """

@@ -1,0 +1,1 @@
+"""Models side by side along rollouts from the same AIMD frames, with intervals, figure and tables."""
