@@ -150,7 +150,7 @@ class OptimizerConfig(_Section):
     Attributes:
         batch_size: subsequences per update.
         accumulate: parts in which the batch of an update is worked off one after another; changes memory and
-            speed only.
+            speed only. By default one on a GPU, and on a CPU parts that stay in its caches.
         validation_batch_size: rollouts integrated side by side; changes memory and speed only.
         gradient_clip: largest norm of the gradient; larger ones are scaled down.
         ema_decay: validated and saved are the weights averaged exponentially over the updates with this
@@ -159,7 +159,7 @@ class OptimizerConfig(_Section):
     """
 
     batch_size: int = Field(default=32, ge=1)
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: int | None = Field(default=None, ge=1)
     validation_batch_size: int = Field(default=32, ge=1)
     gradient_clip: float = Field(default=1.0, gt=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
@@ -200,7 +200,7 @@ class TrainConfig(_Section):
         if no_end and self.rollout.neighbors == "aimd":
             raise ValueError("rollout.neighbors: aimd has pairs beyond the cutoff, where tabulated filters without "
                              "an envelope have no values; set model.n_knots to 0 or model.envelope to smooth")
-        if self.optimizer.accumulate > self.optimizer.batch_size:
+        if self.optimizer.accumulate is not None and self.optimizer.accumulate > self.optimizer.batch_size:
             raise ValueError(f"optimizer.accumulate {self.optimizer.accumulate} makes more parts than batch_size "
                              f"{self.optimizer.batch_size} has subsequences")
         return self

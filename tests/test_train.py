@@ -164,6 +164,19 @@ def test_a_batch_in_parts_changes_nothing(tmp_path):
     assert all(torch.allclose(whole[1][name], parts[1][name], rtol=1e-6, atol=1e-9) for name in whole[1])
 
 
+def test_large_batches_are_worked_off_in_parts_on_a_cpu(tmp_path, monkeypatch):
+    """Unless the config says otherwise: 5 structures of 57 atoms in parts of at most 150 are two in each."""
+    sizes, batch = [], Subsequences.batch
+    monkeypatch.setattr("dtmd.train.PART_ATOMS", 150)
+    monkeypatch.setattr(Subsequences, "batch", lambda self, indices, device: (
+        sizes.append(len(indices)), batch(self, indices, device))[1])
+    in_parts = train_here(tmp_path, optimizer={"batch_size": 5})
+    assert "3, 2, 3, 2" in str(sizes)
+    whole = train_here(tmp_path, optimizer={"batch_size": 5, "accumulate": 1})
+    assert [r["loss"] for r in in_parts[0]] == pytest.approx([r["loss"] for r in whole[0]], rel=1e-9)
+
+
+
 @pytest.fixture(scope="module")
 def by_default(tmp_path_factory):
     return train_here(tmp_path_factory.mktemp("default"))[1]
