@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -72,9 +73,14 @@ def ingest(
 def train(
     config: Annotated[Optional[Path], typer.Argument(help="YAML config; without it the embedded example.")] = None,
     output: Annotated[Optional[Path], typer.Option("-o", help="Run folder; runs/NAME by default.")] = None,
+    print_schema: Annotated[bool, typer.Option("--print-schema", help="Print all keys as a JSON schema.")] = False,
 ) -> None:
     """Train a potential by dynamic training; a run that was interrupted goes on."""
-    from dtmd.config import load_config
+    from dtmd.config import TrainConfig, load_config
+
+    if print_schema:
+        print(json.dumps(TrainConfig.model_json_schema(), indent=2))
+        return
     from dtmd.display import TrainingDisplay
     from dtmd.train import train as run_training
 

@@ -46,6 +46,13 @@ def test_bad_input_gives_one_message_and_exit_code_2(tmp_path, arguments, messag
     assert not (tmp_path / "comparison").exists()
 
 
+def test_the_schema_names_every_key(tmp_path):
+    schema = json.loads(dtmd("train", "--print-schema", cwd=tmp_path).stdout)
+    assert schema["required"] == ["name", "data"] and set(schema["properties"]) >= {"model", "loss", "rollout", "optimizer"}
+    assert {"EGNNConfig", "PaiNNConfig", "ViSNetConfig"} <= set(schema["$defs"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_ingest_store_and_views(tmp_path):
     """AIMD into a store, once; what is in it; the views of it; a start for LAMMPS from it."""
     first = dtmd("ingest", AIMD, "-o", "data.h5", cwd=tmp_path)
