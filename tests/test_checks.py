@@ -208,6 +208,18 @@ def test_coarse_positions_are_named_and_taken_into_account(frames, digits, verdi
     assert verdict == "ok" or f"1e-0{digits} Å" in text(result, "rounding")
 
 
+def test_a_run_that_follows_its_forces_only_coarsely_still_gets_velocities(frames):
+    random = np.random.default_rng(0)
+    size = 0.15 * np.sqrt(np.mean([f.forces**2 for f in frames]))
+    coarse = [replace(f, forces=f.forces + random.normal(scale=size, size=(57, 3)), velocities=None) for f in frames]
+    result = examined(coarse, allow=["net_force", "work"])
+    assert verdicts(result)["motion"] == "warning" and verdicts(result)["velocities"] == "ok" and not failed(result)
+    assert np.allclose(result.trajectories[0].velocities[1:-1], sound().velocities[1:-1], atol=1e-5)
+    wrong = examined([replace(f, velocities=3.0 * s.velocities) for f, s in zip(coarse, frames, strict=True)],
+                     allow=["net_force", "work"])
+    assert failed(wrong) == ["velocities"]
+
+
 def test_held_atoms_are_found_and_left_out_of_the_checks(frames):
     held = np.arange(57) >= 51
     run = [replace(f, positions=np.where(held[:, None], frames[0].positions, f.positions),

@@ -173,13 +173,14 @@ class _Examination:
             known = rec.velocities is not None or spacing is None
             return spacing, origin, segments, rec.velocities if known else self._reconstructed(segments, spacing)
         given = rec.velocities
+        motion = self._measure(segments, given)
         if spacing is None:
-            spacing, origin = self._timestep_of(self._measure(segments, given)), "the motion"
+            spacing, origin = self._timestep_of(motion), "the motion"
             if spacing is None:
                 return None, "", segments, given
         if given is not None and rec.run.settings.get("velocities_per_step") == "true":
             given = np.asarray(given) / spacing
-        motion = self._measure(segments, given)
+            motion = self._measure(segments, given)
         self._add(checks.check_rounding(motion, spacing, rec.run.precision))
         if rec.run.precision and rec.run.precision > 0.9e-5:
             self.notes.append(f"positions with {-round(np.log10(rec.run.precision))} decimals: rounding is "
@@ -187,8 +188,10 @@ class _Examination:
         if self.checks[-1].verdict == "failed":
             return spacing, origin, segments, given
         fitted, fit, breaks = self._check_forces(motion, spacing)
-        segments = _split(segments, breaks)
-        motion = self._measure(segments, given)
+        if breaks:
+            segments = _split(segments, breaks)
+            motion = self._measure(segments, given)
+        motion = motion.with_accelerations(self.wrong_masses)
         if len(motion) and (fitted or "motion" in self.allowed):
             if fitted and (note := checks.friction_note(motion, fit)):
                 self.notes.append(note)
@@ -210,9 +213,13 @@ class _Examination:
         fit = spacing if self.wrong_masses or timestep.verdict == "ok" else shown
         breaks = checks.find_breaks(right, rec.positions, fit)
         self._add(checks.check_motion(right, fit, breaks, rec.run.precision))
-        if breaks is None or self.checks[-1].verdict != "ok":
+        if breaks is None or self.checks[-1].verdict in ("failed", "allowed"):
             self.wrong_masses = {}
             return False, spacing, []
+        if self.checks[-1].verdict == "warning":
+            # Too coarse a motion to tell a time step, a mass or single frames from it.
+            self.wrong_masses = {}
+            return True, spacing, []
         self._add(Check("timestep", "ok", shown) if self.wrong_masses else timestep)
         if self.checks[-1].verdict == "failed":
             return True, fit, []
@@ -223,9 +230,8 @@ class _Examination:
 
     def _measure(self, segments: Segments, velocities: np.ndarray | None) -> Motion:
         rec = self.rec
-        motion = measure(rec.positions, rec.cells, rec.forces, velocities, rec.run.numbers, rec.masses, self.moving,
-                         segments, rec.run.precision)
-        return motion.with_accelerations(self.wrong_masses)
+        return measure(rec.positions, rec.cells, rec.forces, velocities, rec.run.numbers, rec.masses, self.moving,
+                       segments, rec.run.precision)
 
     def _timestep_of(self, motion: Motion) -> float | None:
         """Δt where nothing but the motion tells it."""
@@ -244,7 +250,7 @@ class _Examination:
         if given is not None and checks.ase_velocities(motion, spacing):
             self.notes.append("velocities converted from ASE's unit")
             given = np.asarray(given) / units.ASE_TIME
-            motion = self._measure(segments, given)
+            motion = self._measure(segments, given).with_accelerations(self.wrong_masses)
         if given is None:
             self._add(Check("velocities", "ok", motion.reconstruction_error(spacing)))
         else:
