@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -17,6 +18,22 @@ from dtmd.ingest.source import Format, Frame, RawRun, Source, candidate
 from dtmd.trajectory import Trajectory
 
 
+FILE = AIMD / "train" / "h2pd6_007_from_000.extxyz.xz"
+N_ATOMS = 57
+LINES_PER_FRAME = N_ATOMS + 2
+
+
+def first_lines() -> list[list[str]]:
+    """The first 12 frames of FILE, as lines."""
+    lines = lzma.decompress(FILE.read_bytes()).decode().splitlines()[: 12 * LINES_PER_FRAME]
+    return [lines[k : k + LINES_PER_FRAME] for k in range(0, len(lines), LINES_PER_FRAME)]
+
+
+def write(path: Path, frames: list[list[str]]) -> Path:
+    path.write_text("".join(line + "\n" for frame in frames for line in frame))
+    return path
+
+
 def read_run(form: Format, path: Path) -> tuple[RawRun, list[Frame]]:
     """The run that `path` belongs to, found among all files of its folder, with all its frames."""
     candidates = [candidate(p) for p in sorted(path.parent.iterdir()) if p.is_file()]
@@ -28,7 +45,7 @@ def read_run(form: Format, path: Path) -> tuple[RawRun, list[Frame]]:
 @lru_cache
 def sound() -> Trajectory:
     """60 frames of the embedded AIMD."""
-    (trajectory,) = read_aimd([AIMD / "train" / "h2pd6_007_from_000.extxyz.xz"])
+    (trajectory,) = read_aimd([FILE])
     return trajectory.window(0, 60)
 
 

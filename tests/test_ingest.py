@@ -1,12 +1,12 @@
 """Reading AIMD: numbers read off the real file, and everything that can be wrong with it."""
 
-import lzma
 from pathlib import Path
 
 import ase.io
 import ase.units
 import numpy as np
 import pytest
+from raw_runs import FILE, first_lines, write
 from small import AIMD
 
 from dtmd import ingestion
@@ -16,21 +16,10 @@ from dtmd.ingest.formats import find_runs
 from dtmd.ingestion import run_ingest
 from dtmd.store import read_store
 
-FILE = AIMD / "train" / "h2pd6_007_from_000.extxyz.xz"
-N_ATOMS = 57
-LINES_PER_FRAME = N_ATOMS + 2
-
-
 @pytest.fixture(scope="module")
 def frames() -> list[list[str]]:
     """The first frames of a real file, as lines."""
-    lines = lzma.decompress(FILE.read_bytes()).decode().splitlines()[: 12 * LINES_PER_FRAME]
-    return [lines[k : k + LINES_PER_FRAME] for k in range(0, len(lines), LINES_PER_FRAME)]
-
-
-def write(path: Path, frames: list[list[str]]) -> Path:
-    path.write_text("".join(line + "\n" for frame in frames for line in frame))
-    return path
+    return first_lines()
 
 
 def read(path: Path):

@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import lzma
 from pathlib import Path
 
 import ase.io
@@ -10,34 +9,22 @@ import ase.units
 import numpy as np
 import pytest
 from ase.constraints import FixAtoms, FixCartesian
-from raw_runs import read_run
-from small import AIMD
+from raw_runs import FILE, first_lines, read_run, write
 
 from dtmd import units
 from dtmd.errors import DtmdError
 from dtmd.ingest.readers.extxyz import FORMAT
 from dtmd.ingest.source import Candidate, CutShort, Source, candidate
 
-FILE = AIMD / "train" / "h2pd6_007_from_000.extxyz.xz"
-N_ATOMS = 57
-LINES_PER_FRAME = N_ATOMS + 2
-
-
 @pytest.fixture(scope="module")
 def frames() -> list[list[str]]:
     """The first frames of a real file, as lines."""
-    lines = lzma.decompress(FILE.read_bytes()).decode().splitlines()[: 12 * LINES_PER_FRAME]
-    return [lines[k : k + LINES_PER_FRAME] for k in range(0, len(lines), LINES_PER_FRAME)]
+    return first_lines()
 
 
 @pytest.fixture
 def structures(frames, tmp_path):
     return ase.io.read(write(tmp_path / "structures.extxyz", frames), ":")
-
-
-def write(path: Path, frames: list[list[str]]) -> Path:
-    path.write_text("".join(line + "\n" for frame in frames for line in frame))
-    return path
 
 
 def read(path: Path):

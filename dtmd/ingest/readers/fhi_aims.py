@@ -132,7 +132,7 @@ def _frames(lines: Lines, head: _Preamble) -> Iterator[Frame]:
         if "Begin self-consistency loop" in line:
             begun = True
         elif "Total atomic forces" in line:
-            forces = np.array([_vector(lines, lines.need("the forces").rpartition("|")[2].split()[1:], "forces")
+            forces = np.array([lines.vector(lines.need("the forces").rpartition("|")[2].split()[1:4], "forces")
                                for _ in head.sites])
         elif found := _STEP.match(line):
             step = int(found[1])
@@ -156,7 +156,7 @@ def _structure(lines: Lines, head: _Preamble) -> tuple[np.ndarray, np.ndarray | 
     while not (line := lines.need("the atomic structure")).startswith("-----"):
         word, *fields = line.split() or [""]
         if word in rows:
-            rows[word].append(_vector(lines, fields, word))
+            rows[word].append(lines.vector(fields[:3], word))
         if word == "atom":
             sites.append(fields[-1])
     if sites != head.sites:
@@ -167,14 +167,6 @@ def _structure(lines: Lines, head: _Preamble) -> tuple[np.ndarray, np.ndarray | 
                           f"{len(sites)} atoms; lines are missing in this step")
     return (np.array(rows["atom"]), np.array(rows["velocity"]) / FS_PER_PS if rows["velocity"] else None,
             np.array(rows["lattice_vector"]) if rows["lattice_vector"] else head.cell)
-
-
-def _vector(lines: Lines, fields: list[str], what: str) -> np.ndarray:
-    try:
-        x, y, z = (float(field) for field in fields[:3])
-    except ValueError:
-        raise lines.error(f"{what}: expected three numbers, found {' '.join(fields)[:60]!r}") from None
-    return np.array([x, y, z])
 
 
 FORMAT = Format("FHI-aims output", _find, _read)
