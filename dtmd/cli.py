@@ -71,20 +71,23 @@ def ingest(
 
 @app.command()
 def train(
-    config: Annotated[Optional[Path], typer.Argument(help="YAML config; without it the embedded example.")] = None,
+    sources: Annotated[Optional[list[Path]], typer.Argument(
+        help="A config (.yaml), or AIMD to train on with a preset; without it the embedded example.")] = None,
+    preset: Annotated[Optional[str], typer.Option(
+        help="For AIMD without a config: article, small or production (the default).")] = None,
     output: Annotated[Optional[Path], typer.Option("-o", help="Run folder; runs/NAME by default.")] = None,
     print_schema: Annotated[bool, typer.Option("--print-schema", help="Print all keys as a JSON schema.")] = False,
 ) -> None:
     """Train a potential by dynamic training; a run that was interrupted goes on."""
-    from dtmd.config import TrainConfig, load_config
+    with console.status("starting"):
+        from dtmd.config import TrainConfig, config_for
+        from dtmd.display import TrainingDisplay
+        from dtmd.train import train as run_training
 
     if print_schema:
         print(json.dumps(TrainConfig.model_json_schema(), indent=2))
         return
-    from dtmd.display import TrainingDisplay
-    from dtmd.train import train as run_training
-
-    settings = load_config(config)
+    settings = config_for(sources or [], preset)
     run_dir = output or Path("runs") / settings.name
     _log_to(run_dir / "train.log")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,6 +14,15 @@ from dtmd.errors import DtmdError
 from dtmd.models import ModelConfig
 from dtmd.models.egnn import EGNNConfig
 from dtmd.resources import embedded
+
+PRESETS = ("article", "small", "production")
+"""Files in dtmd/presets/ whose values a config may start from."""
+
+FREE = {
+    "preset", "threads", "device", "checkpoint_minutes", "optimizer.accumulate", "optimizer.validation_batch_size",
+    "curriculum.max_updates", "curriculum.max_hours",
+}
+"""Keys that may change when a run goes on: they set memory, speed and the end, not what is computed on the way."""
 
 
 class _Section(BaseModel):
@@ -30,6 +40,7 @@ class DataConfig(_Section):
         validation_share: share of the runs, or of the frames of each.
         timestep: fs between frames, for files that do not say it.
         allow: names of checks of the AIMD that may fail.
+        mixed_timesteps: take runs of different Δt, though rollouts of as many frames then last differently long.
         stride: steps between the first frames of training subsequences.
         validation_points: rollouts of a validation, spread evenly over the validation trajectories.
     """
@@ -40,6 +51,7 @@ class DataConfig(_Section):
     validation_share: float = Field(default=0.1, gt=0, lt=1)
     timestep: float | None = Field(default=None, gt=0)
     allow: list[str] = Field(default_factory=list)
+    mixed_timesteps: bool = False
     stride: int = Field(default=1, ge=1)
     validation_points: int = Field(default=256, ge=1)
 
@@ -48,7 +60,9 @@ class CurriculumConfig(_Section):
     """How the subsequence length S grows; a stage ends when the rollout validation has converged.
 
     Attributes:
-        lengths: S of each stage, increasing.
+        lengths: S of each stage; one that is repeated trains on at that S, with the learning rate reset.
+        epoch_points: subsequences of an epoch, after which comes a validation; those of the next epochs follow
+            until all have been seen, then all are shuffled anew. None, or more than there are, takes all.
         validation_length: frames of a validation rollout, S_val.
         learning_rate: of the first stage.
         reset_learning_rate: of each later stage.
@@ -57,9 +71,13 @@ class CurriculumConfig(_Section):
         patience: epochs without a clearly better validation.
         max_epochs: of each stage (one number, or one per stage); none leaves it to convergence.
         improvement: relative gain that is clearly better; the best model is kept whatever the gain.
+        stop_after: training ends when so many stages in a row have not clearly improved the best validation.
+        max_updates: training ends after so many updates in all.
+        max_hours: training ends after so many hours in all, those before an interruption included.
     """
 
     lengths: list[int] = Field(default_factory=lambda: list(range(1, 12)), min_length=1)
+    epoch_points: int | None = Field(default=None, ge=1)
     validation_length: int = Field(default=60, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     reset_learning_rate: float = Field(default=1e-4, gt=0)
@@ -68,11 +86,14 @@ class CurriculumConfig(_Section):
     patience: int = Field(default=15, ge=0)
     max_epochs: list[int] | int | None = None
     improvement: float = Field(default=1e-4, ge=0, lt=1)
+    stop_after: int | None = Field(default=None, ge=1)
+    max_updates: int | None = Field(default=None, ge=1)
+    max_hours: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _check(self) -> CurriculumConfig:
-        if self.lengths[0] < 1 or any(b <= a for a, b in zip(self.lengths, self.lengths[1:], strict=False)):
-            raise ValueError(f"lengths {self.lengths} must increase from at least 1")
+        if self.lengths[0] < 1 or any(b < a for a, b in zip(self.lengths, self.lengths[1:], strict=False)):
+            raise ValueError(f"lengths {self.lengths} must not decrease, nor begin below 1")
         if isinstance(self.max_epochs, list) and len(self.max_epochs) != len(self.lengths):
             raise ValueError(f"max_epochs has {len(self.max_epochs)} entries for {len(self.lengths)} lengths")
         limits = self.max_epochs if isinstance(self.max_epochs, list) else [self.max_epochs or 1]
@@ -170,6 +191,7 @@ class TrainConfig(_Section):
     """Everything that determines a training run.
 
     Attributes:
+        preset: whose values the keys have that are not given.
         name: of the run; its folder is runs/<name>.
         seed: of the weights, the order of the batches and the split.
         precision: of the network; positions, velocities and sums are float64.
@@ -180,6 +202,7 @@ class TrainConfig(_Section):
             place of fresh ones; relative to the config file.
     """
 
+    preset: Literal[PRESETS] | None = None
     name: str = Field(min_length=1, pattern=r"^[\w.\-]+$")
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
@@ -222,11 +245,41 @@ def load_config(path: Path | None) -> TrainConfig:
     if not isinstance(content, dict):
         raise DtmdError(f"{path}: a config is a mapping of keys to values, this is {type(content).__name__}")
     content.setdefault("name", path.stem)
+    return _resolve(content, str(path), path.resolve().parent)
+
+
+def config_for(sources: list[Path], preset: str | None) -> TrainConfig:
+    """What to train: a config file, or AIMD with nothing but a preset, or the embedded example.
+
+    Args:
+        sources: one YAML file, or AIMD; the run is named after the first.
+        preset: for AIMD, production by default.
+
+    Raises:
+        DtmdError: as `load_config`; an unknown preset; a config file with anything beside it.
+    """
+    configs = [path for path in sources if path.suffix in (".yaml", ".yml")]
+    if configs and (preset or len(sources) > 1):
+        raise DtmdError(f"{configs[0]}: a config stands alone; write preset and data.train into it")
+    if preset and not sources:
+        raise DtmdError(f"--preset {preset}: name the AIMD to train on, as in dtmd train aimd/ --preset {preset}")
+    if configs or not sources:
+        return load_config(configs[0] if configs else None)
+    path = Path(str(sources[0]).partition(":")[0]).resolve()
+    name = re.sub(r"[^\w\-]", "_", path.name.partition(".")[0]) or "run"
+    content = {"preset": preset or "production", "name": name, "data": {"train": list(map(str, sources))}}
+    return _resolve(content, "command line", Path.cwd())
+
+
+def _resolve(content: dict, where: str, folder: Path) -> TrainConfig:
+    """Fill in the preset, validate, and take relative paths from `folder`."""
+    if content.get("preset") in PRESETS:
+        preset = Path(__file__).parent / "presets" / f"{content['preset']}.yaml"
+        content = _over(yaml.safe_load(preset.read_text(encoding="utf-8")), content)
     try:
         config = TrainConfig.model_validate(content)
     except ValidationError as error:
-        raise DtmdError("\n".join(_describe(path, problem) for problem in error.errors())) from error
-    folder = path.resolve().parent
+        raise DtmdError("\n".join(_describe(where, problem) for problem in error.errors())) from error
     data = config.data.model_copy(update={
         "train": [folder / p for p in config.data.train],
         "validation": config.data.validation and [folder / p for p in config.data.validation],
@@ -235,21 +288,46 @@ def load_config(path: Path | None) -> TrainConfig:
     return config.model_copy(update={"data": data, "start_from": start_from})
 
 
+def _over(defaults: dict, own: dict) -> dict:
+    """`own`, and what it lacks from `defaults`, section by section; another architecture shares no keys."""
+    merged = defaults | own
+    for key in defaults.keys() & own.keys():
+        below, above = defaults[key], own[key]
+        if isinstance(below, dict) and isinstance(above, dict):
+            same = above.get("architecture", below.get("architecture")) == below.get("architecture")
+            merged[key] = _over(below, above) if same else above
+    return merged
+
+
+def differences(text: str, config: TrainConfig) -> dict[str, str]:
+    """Keys, such as data.stride, that a dumped config has otherwise, each with both values."""
+    old, new = _flat(yaml.safe_load(text)), _flat(config.model_dump(mode="json"))
+    return {key: f"{new.get(key)} (was {old.get(key)})" for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)}
+
+
+def _flat(section: dict, prefix: str = "") -> dict[str, object]:
+    flat = {}
+    for key, value in section.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
 def dump_config(config: TrainConfig) -> str:
     """The fully resolved config as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def _describe(path: Path, problem: dict) -> str:
+def _describe(where: str, problem: dict) -> str:
     *parents, name = [str(part) for part in problem["loc"]] or ["config"]
     if problem["type"] != "extra_forbidden":
         key = ".".join([*parents, name])
-        return f"{path}: {key}: {problem['msg']} (found {problem['input']!r})"
+        return f"{where}: {key}: {problem['msg']} (found {problem['input']!r})"
     section = _section(parents)
     valid = list(section.model_fields)
     (nearest,) = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
     key = ".".join([*parents[:1], name])
-    return f"{path}: unknown key {key}; did you mean {nearest}? Valid here: {', '.join(valid)}"
+    return f"{where}: unknown key {key}; did you mean {nearest}? Valid here: {', '.join(valid)}"
 
 
 def _section(parents: list[str]) -> type[BaseModel]:

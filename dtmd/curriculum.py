@@ -15,12 +15,14 @@ class Progress:
     Attributes:
         stage: index into the lengths.
         learning_rate: of the next epoch.
-        best: lowest validation of the stage.
+        best: lowest validation of the stages with this S.
         plateau: the validation that the next has to undercut clearly, or patience is lost.
         epochs_in_stage: epochs done.
         bad_epochs: epochs since the plateau was left or the learning rate fell.
         improved: the last epoch was the stage's best.
-        finished: no stage is left.
+        benchmark: best validation of the last stage that had clearly improved on those before.
+        idle_stages: stages since then.
+        finished: no stage is left, or too many were idle.
     """
 
     stage: int
@@ -30,6 +32,8 @@ class Progress:
     epochs_in_stage: int = 0
     bad_epochs: int = 0
     improved: bool = False
+    benchmark: float = math.inf
+    idle_stages: int = 0
     finished: bool = False
 
 
@@ -66,10 +70,37 @@ def stage_converged(progress: Progress, config: CurriculumConfig) -> bool:
 
 
 def next_stage(progress: Progress, config: CurriculumConfig) -> Progress:
-    """The beginning of the next stage, with the learning rate reset; finished after the last."""
-    if progress.stage + 1 == len(config.lengths):
-        return replace(progress, finished=True, improved=False)
-    return Progress(stage=progress.stage + 1, learning_rate=config.reset_learning_rate)
+    """The beginning of the next stage, with the learning rate reset.
+
+    Finished after the last, or when `stop_after` stages in a row have not clearly improved the best validation.
+    """
+    gained = progress.best < progress.benchmark * (1.0 - config.improvement)
+    idle_stages = 0 if gained else progress.idle_stages + 1
+    following = progress.stage + 1
+    if following == len(config.lengths) or idle_stages == config.stop_after:
+        return replace(progress, idle_stages=idle_stages, finished=True, improved=False)
+    repeated = config.lengths[following] == config.lengths[progress.stage]
+    return Progress(
+        stage=following,
+        learning_rate=config.reset_learning_rate,
+        best=progress.best if repeated else math.inf,
+        benchmark=progress.best if gained else progress.benchmark,
+        idle_stages=idle_stages,
+    )
+
+
+def ending(progress: Progress, updates: int, hours: float, config: CurriculumConfig) -> str | None:
+    """Why the training ends here, None if it goes on; after so many updates and hours in all."""
+    if progress.finished and progress.idle_stages == config.stop_after:
+        return (f"{progress.idle_stages} stages in a row gained less than {config.improvement:g} of the best "
+                "validation (curriculum.stop_after)")
+    if progress.finished:
+        return "the last stage is over"
+    if config.max_updates is not None and updates >= config.max_updates:
+        return f"curriculum.max_updates {config.max_updates} is reached"
+    if config.max_hours is not None and hours >= config.max_hours:
+        return f"curriculum.max_hours {config.max_hours:g} is reached"
+    return None
 
 
 def _at_minimum(progress: Progress, config: CurriculumConfig) -> bool:

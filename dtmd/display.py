@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
@@ -27,6 +29,7 @@ class TrainingDisplay:
     """
 
     def __init__(self, console: Console, config: CurriculumConfig) -> None:
+        self._console = console
         self._config = config
         self._bars = Bars(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
@@ -42,6 +45,15 @@ class TrainingDisplay:
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
+
+    @contextmanager
+    def reading(self, found: Found) -> Iterator[Callable[[int], None]]:
+        """While AIMD is read; gives the function to tell the bytes to."""
+        with ReadingDisplay(self._console, found) as bar:
+            if found.runs:
+                logger.info("reading %d runs of AIMD, %.1f MB (a store, see dtmd ingest, needs no reading)",
+                            len(found.runs), bar.n_bytes / 1e6)
+            yield bar.read
 
     def batch_done(self, epoch: int, done: int, n_batches: int, progress: Progress, best: float) -> None:
         """After every update."""
@@ -87,6 +99,9 @@ class ReadingDisplay:
     Args:
         console: where to; nothing is shown on anything but a terminal.
         found: the runs that will be read.
+
+    Attributes:
+        n_bytes: size of their files.
     """
 
     def __init__(self, console: Console, found: Found) -> None:
@@ -95,7 +110,8 @@ class ReadingDisplay:
             console=console, transient=True, disable=not console.is_terminal,
         )
         sizes = {path: path.stat().st_size for _, source in found.runs for path in source.files}
-        self._task = self._bars.add_task("reading", total=sum(sizes.values()))
+        self.n_bytes = sum(sizes.values())
+        self._task = self._bars.add_task("reading", total=self.n_bytes)
         self._n_runs, self._n_done = len(found.runs), 0
 
     def __enter__(self) -> ReadingDisplay:

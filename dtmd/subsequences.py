@@ -42,6 +42,9 @@ class Subsequences:
     No subsequence crosses from one trajectory into the next. Pieces of a run that are too short are left
     out, unless all of the run are.
 
+    Args:
+        setting: what asks for the length, for messages.
+
     Attributes:
         n_left_out: frames in the pieces that are left out.
 
@@ -50,9 +53,12 @@ class Subsequences:
             directions only, or an element that the potential does not know.
     """
 
-    def __init__(self, trajectories: Sequence[Trajectory], potential: Potential, length: int, stride: int) -> None:
+    def __init__(
+        self, trajectories: Sequence[Trajectory], potential: Potential, length: int, stride: int,
+        setting: str = "the number of steps",
+    ) -> None:
         for run in by_run(trajectories).values():
-            _check_length(run, length)
+            _check_length(run, length, setting)
         long_enough = [t for t in trajectories if len(t) >= length]
         self.n_left_out = sum(map(len, trajectories)) - sum(map(len, long_enough))
         self._length, self._stride = length, stride
@@ -156,13 +162,26 @@ def _masses(trajectory: Trajectory) -> np.ndarray:
     return np.where(held, np.inf, trajectory.masses)
 
 
-def _check_length(run: list[Trajectory], length: int) -> None:
+def _check_length(run: list[Trajectory], length: int, setting: str) -> None:
     """Raises DtmdError where not one piece of a run can be used."""
     longest = max(run, key=len)
     if len(longest) < length:
         which = f"the longest of {len(run)} pieces of this run has " if len(run) > 1 else ""
         raise DtmdError(f"{longest.source}: {which}{len(longest)} frames, subsequences of {length} are asked "
-                        "for; lower the lengths in the config or leave the trajectory out")
+                        f"for; lower {setting} or leave the trajectory out")
+
+
+def epoch_order(n_points: int, size: int, seed: int, epoch: int) -> list[int]:
+    """Indices of an epoch: the next `size` of all points in random order, shuffled anew when all have been taken.
+
+    Which they are depends on nothing else, so that a training goes on with the same after an interruption.
+    """
+    first, order = epoch * size, []
+    while len(order) < size:
+        shuffle, begin = divmod(first + len(order), n_points)
+        generator = torch.Generator().manual_seed(1_000_003 * seed + shuffle)
+        order += torch.randperm(n_points, generator=generator)[begin : begin + size - len(order)].tolist()
+    return order
 
 
 def by_run(trajectories: Sequence[Trajectory]) -> dict[str, list[Trajectory]]:

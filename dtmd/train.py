@@ -16,16 +16,17 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dtmd.checkpoint import ModelFile, load_model, load_tensors, provenance, save_model, save_tensors
-from dtmd.config import TrainConfig, dump_config
-from dtmd.curriculum import Progress, after_epoch, begin, next_stage, stage_converged
+from dtmd.config import FREE, TrainConfig, differences, dump_config
+from dtmd.curriculum import Progress, after_epoch, begin, ending, next_stage, stage_converged
 from dtmd.display import TrainingDisplay
 from dtmd.errors import DtmdError
 from dtmd.files import append_line, sha256, write_text, written_whole
 from dtmd.losses import RolloutLoss
+from dtmd.memory import enough_memory
 from dtmd.neighbors import Edges, FrameEdges, RolloutEdges
 from dtmd.potential import Potential, Prediction
 from dtmd.rollout import NonFiniteForces, accumulate_gradient
-from dtmd.subsequences import Points
+from dtmd.subsequences import Points, epoch_order
 from dtmd.training_data import TrainingData, fit_reference_energies, load_training_data, mixed_text
 from dtmd.validation import Validation, validate
 
@@ -44,26 +45,28 @@ def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay) -> Path:
 
     Raises:
         DtmdError: bad data, a folder that holds another run, a model to start from that does not fit, forces
-            that are not finite.
+            that are not finite, too little memory.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    data = load_training_data(config)
+    with enough_memory(lambda: "the AIMD does not fit into the memory; put it into a store with dtmd ingest, which "
+                       "is not loaded but mapped, and train on that"):
+        data = load_training_data(config, display.reading)
     _claim(run_dir, config)
     return Trainer(config, run_dir, data, display).run()
 
 
 def _claim(run_dir: Path, config: TrainConfig) -> None:
-    """Write the resolved config, or see that the run which is there has the same."""
-    path, text = run_dir / CONFIG, dump_config(config)
-    if not ((run_dir / CHECKPOINT).exists() and path.exists()):
-        write_text(path, text)
-        return
-    old, new = path.read_text().splitlines(), text.splitlines()
-    changed = [f"{b.strip()} (was {a.strip()})" for a, b in zip(old, new, strict=False) if a != b]
-    if changed or len(old) != len(new):
-        raise DtmdError(f"{path}: this folder holds a run with another config: {'; '.join(changed) or 'more keys'}. "
-                        "Give another folder with -o, or remove this one")
+    """Write the resolved config, and see that a run which is there has the same, but for keys that are free."""
+    path = run_dir / CONFIG
+    if (run_dir / CHECKPOINT).exists() and path.exists():
+        changed = differences(path.read_text(), config)
+        if locked := [f"{key}: {values}" for key, values in changed.items() if key not in FREE]:
+            raise DtmdError(f"{path}: this folder holds a run with another config: {'; '.join(locked)}. "
+                            "Give another folder with -o, or remove this one")
+        for key, values in changed.items():
+            logger.info("%s: %s", key, values)
+    write_text(path, dump_config(config))
 
 
 PART_ATOMS = 500
@@ -94,7 +97,9 @@ class Trainer:
         self.epoch = 0
         self.next_batch = 0
         self.loss_sum = 0.0
-        self._last_checkpoint = time.monotonic()
+        self.updates = 0
+        self._seconds_before = 0.0  # of training, until the last interruption
+        self._begun = self._last_checkpoint = time.monotonic()
         self._restore()
 
     @property
@@ -103,18 +108,37 @@ class Trainer:
         return self.config.curriculum.lengths[self.progress.stage]
 
     @property
+    def epoch_points(self) -> int:
+        """Subsequences of an epoch."""
+        return min(self.config.curriculum.epoch_points or len(self.points), len(self.points))
+
+    @property
     def n_batches(self) -> int:
         """Updates per epoch."""
-        return math.ceil(len(self.points) / self.config.optimizer.batch_size)
+        return math.ceil(self.epoch_points / self.config.optimizer.batch_size)
+
+    @property
+    def seconds(self) -> float:
+        """Time that the training has taken so far, over all interruptions."""
+        return self._seconds_before + time.monotonic() - self._begun
+
+    @property
+    def ending(self) -> str | None:
+        """Why the training is over, None if it is not."""
+        return ending(self.progress, self.updates, self.seconds / 3600.0, self.config.curriculum)
 
     def run(self) -> Path:
         """Train until the curriculum is finished."""
         logger.info(
-            "%d training subsequences from %d trajectories, %d validation rollouts of %d frames from %d others; "
-            "%d parameters on %s", len(self.points), len(self.data.training), len(self.validation_indices),
-            self.config.curriculum.validation_length, len(self.data.validation),
+            "%d training subsequences from %d trajectories, %d to an epoch; %d validation rollouts of %d frames from "
+            "%d others; Δt %s fs; %d parameters on %s", len(self.points), len(self.data.training), self.epoch_points,
+            len(self.validation_indices), self.config.curriculum.validation_length, len(self.data.validation),
+            ", ".join(f"{timestep:g}" for timestep in self.data.timesteps),
             sum(p.numel() for p in self.potential.parameters()), self.device,
         )
+        if len(self.validation_indices) < self.config.data.validation_points:
+            logger.info("these are all validation rollouts there are, data.validation_points asks for %d",
+                        self.config.data.validation_points)
         fit = fit_reference_energies(self.data.training, self.data.elements)
         logger.info("reference energies, eV/atom: %s", ", ".join(
             f"{element} {value:.4f}" for element, value in zip(fit.elements, fit.values, strict=True)))
@@ -127,9 +151,11 @@ class Trainer:
         if self.config.data.validation is None and self.config.data.split == "time":
             logger.info("validation on the last part of the runs that are trained on: it flatters the model")
         with self.display:
-            while not self.progress.finished:
+            while self.ending is None or self.next_batch > 0:  # an epoch that was begun is closed
                 self._train_epoch()
                 self._close_epoch()
+        logger.info("the training is over: %s; %d updates in %.2f h, best MEPA %.4f eV/Å",
+                    self.ending, self.updates, self.seconds / 3600.0, self.best)
         if not (self.run_dir / MODEL).exists():
             raise DtmdError(f"{self.run_dir}: every validation rollout came to forces that are not finite, so there "
                             "is no model; train longer at S = 1, or lower curriculum.validation_length")
@@ -137,14 +163,15 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         batch_size = self.config.optimizer.batch_size
-        generator = torch.Generator().manual_seed(1_000_003 * self.config.seed + self.epoch)
-        order = torch.randperm(len(self.points), generator=generator).tolist()
+        order = epoch_order(len(self.points), self.epoch_points, self.config.seed, self.epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.progress.learning_rate
-        while self.next_batch < self.n_batches:
+        while self.next_batch < self.n_batches and (self.ending is None or self.next_batch == 0):
             first = self.next_batch * batch_size
-            self.loss_sum += self._update(order[first : first + batch_size])
+            with enough_memory(self._too_large_batch):
+                self.loss_sum += self._update(order[first : first + batch_size])
             self.next_batch += 1
+            self.updates += 1
             self.display.batch_done(self.epoch, self.next_batch, self.n_batches, self.progress, self.best)
             if time.monotonic() - self._last_checkpoint > 60.0 * self.config.checkpoint_minutes:
                 self._save_checkpoint()
@@ -195,26 +222,48 @@ class Trainer:
             return edges
         return FrameEdges(edges, points.positions, self.config.rollout.neighbors_every)
 
+    @property
+    def _place(self) -> str:
+        return f"S = {self.length}, epoch {self.epoch}, batch {self.next_batch}"
+
     def _broken(self, names: list[str], what: str) -> str:
-        return (f"{self.run_dir}: training broke down at S = {self.length}, epoch {self.epoch}, batch "
-                f"{self.next_batch}: {what}. Batch: {', '.join(names[:4])}, … The best model so far is kept; "
-                "lower the learning rate or lengthen the stages before it, in a new folder")
+        lower = f"lower learning rates than the {self.progress.learning_rate:g} here or longer stages before this one"
+        model = self.run_dir / MODEL
+        advice = (f"Go on from the best model so far in a new folder: start_from: {model}, with {lower}"
+                  if model.exists() else f"Begin anew in a new folder, with {lower}")
+        return (f"{self.run_dir}: training broke down at {self._place}: {what}. Batch: {', '.join(names[:4])}, … "
+                f"{advice}")
+
+    def _too_large_batch(self) -> str:
+        size, parts = self.config.optimizer.batch_size, self._n_parts
+        advice = (f"set optimizer.accumulate to {min(2 * parts, size)}, up to {size}, for smaller parts and the same "
+                  "result" if parts < size else "that is one by one: take a smaller model or model.cutoff, in a new "
+                  "folder")
+        return (f"{self.run_dir}: not enough memory at {self._place}: optimizer.batch_size {size} in {parts} parts. "
+                f"The last checkpoint is kept; {advice}, and repeat the command")
+
+    def _too_many_rollouts(self) -> str:
+        size = self.config.optimizer.validation_batch_size
+        return (f"{self.run_dir}: not enough memory for the validation after {self._place}: {size} rollouts side by "
+                f"side. The last checkpoint is kept; set optimizer.validation_batch_size to {max(size // 2, 1)} or "
+                "less, which has the same result, and repeat the command")
 
     def _close_epoch(self) -> None:
         """Validate, save what is best, move the curriculum on, checkpoint."""
         curriculum, options = self.config.curriculum, self.config.optimizer
         self.display.validating()
-        validation = validate(
-            self.average.module, self.validation_points, self.validation_indices, curriculum.validation_length,
-            options.validation_batch_size, options.skin,
-        )
+        with enough_memory(self._too_many_rollouts):
+            validation = validate(
+                self.average.module, self.validation_points, self.validation_indices, curriculum.validation_length,
+                options.validation_batch_size, options.skin,
+            )
         length, learning_rate = self.length, self.progress.learning_rate
         self.progress = after_epoch(self.progress, validation.mepa, curriculum)
         if self.progress.improved:
             self._save_best(validation)
         record = {
             "epoch": self.epoch, "S": length, "learning_rate": learning_rate,
-            "loss": self.loss_sum / self.n_batches, "validation": validation.as_dict(),
+            "loss": self.loss_sum / self.next_batch, "validation": validation.as_dict(),
             "best_of_stage": self.progress.improved,
         }
         self.epoch, self.next_batch, self.loss_sum = self.epoch + 1, 0, 0.0
@@ -259,6 +308,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress), "best": self.best,
             "epoch": self.epoch, "next_batch": self.next_batch, "loss_sum": self.loss_sum,
+            "updates": self.updates, "seconds": self.seconds,
         }, self.run_dir / CHECKPOINT)
         self._last_checkpoint = time.monotonic()
 
@@ -276,9 +326,10 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress, self.best = Progress(**state["progress"]), state["best"]
         self.epoch, self.next_batch, self.loss_sum = state["epoch"], state["next_batch"], state["loss_sum"]
+        self.updates, self._seconds_before = state["updates"], state["seconds"]
         lines = metrics.read_text().splitlines() if metrics.exists() else []
         write_text(metrics, "".join(line + "\n" for line in lines[: self.epoch]))
-        what = "finished before" if self.progress.finished else "continuing"
+        what = "finished before" if self.ending else "continuing"
         logger.info(
             "%s: %s, S = %d, epoch %d, batch %d", self.run_dir, what, self.length, self.epoch, self.next_batch
         )

@@ -11,7 +11,8 @@ import torch
 from dtmd.checkpoint import ProbeFrames
 from dtmd.config import TrainConfig
 from dtmd.errors import DtmdError
-from dtmd.ingest import read_aimd
+from dtmd.ingest import Watch, read_aimd, unwatched
+from dtmd.neighbors import Edges
 from dtmd.potential import Potential
 from dtmd.store import in_slices
 from dtmd.subsequences import Subsequences, by_run, check_labels, split, split_in_time
@@ -21,6 +22,9 @@ N_PROBES = 4
 
 MIXED = 1.0
 """eV/atom; chemistry changes energies per atom by less, other functionals or pseudopotentials by far more."""
+
+SAME_TIMESTEP = 1.01
+"""Ratio up to which time steps count as one: some are measured on the motion."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,15 @@ class TrainingData:
         numbers = {z: symbol for t in self.training for z, symbol in zip(t.numbers, t.symbols, strict=True)}
         return [numbers[z] for z in sorted(numbers)]
 
+    @property
+    def timesteps(self) -> dict[float, str]:
+        """The different Δt of the runs, fs, ascending, each with one that has it."""
+        different: dict[float, str] = {}
+        for timestep, source in sorted((t.timestep, t.source) for t in self.training + self.validation if len(t) > 1):
+            if not different or timestep > SAME_TIMESTEP * max(different):
+                different[timestep] = source
+        return different
+
     def new_potential(self, config: TrainConfig) -> Potential:
         """A fresh potential with reference energies and energy scale from the training data."""
         torch.manual_seed(config.seed)
@@ -46,12 +59,24 @@ class TrainingData:
         return potential.to_precision(getattr(torch, config.precision))
 
     def training_points(self, potential: Potential, config: TrainConfig) -> Subsequences:
-        """Subsequences of the longest length, so that every stage sees the same starts."""
-        return Subsequences(self.training, potential, max(config.curriculum.lengths), config.data.stride)
+        """Subsequences of the longest length, so that every stage sees the same starts.
+
+        Raises:
+            DtmdError: too short trajectories, or a cutoff within which there are no atoms.
+        """
+        points = Subsequences(self.training, potential, max(config.curriculum.lengths), config.data.stride,
+                              "curriculum.lengths")
+        start = points.batch(points.spread(N_PROBES), torch.device("cpu")).start
+        edge_index, _ = Edges(start.structures, potential.config.cutoff, config.optimizer.skin).at(start.positions)
+        if not edge_index.shape[1]:
+            raise DtmdError(f"model.cutoff {potential.config.cutoff:g} Å: no two atoms of the data are so near each "
+                            "other, so that there is nothing to learn from; some 5 Å is usual")
+        return points
 
     def validation_points(self, potential: Potential, config: TrainConfig) -> Subsequences:
         """Subsequences of S_val frames."""
-        return Subsequences(self.validation, potential, config.curriculum.validation_length, stride=1)
+        return Subsequences(self.validation, potential, config.curriculum.validation_length, stride=1,
+                            setting="curriculum.validation_length")
 
     def probes(self, potential: Potential) -> ProbeFrames:
         """A few frames of the validation trajectories."""
@@ -60,20 +85,20 @@ class TrainingData:
         return ProbeFrames(start.structures, start.positions)
 
 
-def load_training_data(config: TrainConfig) -> TrainingData:
-    """Read, check and split the AIMD that the config names.
+def load_training_data(config: TrainConfig, watch: Watch = unwatched) -> TrainingData:
+    """Read, check and split the AIMD that the config names; `watch` follows the reading.
 
     Raises:
-        DtmdError: bad files; a run in both sets; an element only in the validation set.
+        DtmdError: bad files; a run in both sets; runs of different Δt; a stride longer than the runs.
     """
     data = config.data
-    training = read_aimd(data.train, data.timestep, data.allow)
+    training = read_aimd(data.train, data.timestep, data.allow, watch)
     if data.validation is None and data.split == "time":
         training, validation = split_in_time(training, data.validation_share)
     elif data.validation is None:
         training, validation = split(training, data.validation_share, config.seed)
     else:
-        validation = read_aimd(data.validation, data.timestep, data.allow)
+        validation = read_aimd(data.validation, data.timestep, data.allow, watch)
         seen = {t.origin.digest or t.source for t in training}
         both = [t.source for t in validation if (t.origin.digest or t.source) in seen]
         if both:
@@ -81,7 +106,17 @@ def load_training_data(config: TrainConfig) -> TrainingData:
                             "validation needs unseen trajectories")
     for trajectory in training + validation:
         check_labels(trajectory)
-    return TrainingData(training, validation, digest_of(training + validation))
+    longest = max(training, key=len)
+    if data.stride > len(longest):
+        raise DtmdError(f"data.stride {data.stride} is more than the {len(longest)} frames of the longest trajectory, "
+                        f"{longest.source}; give the steps from one training subsequence to the next")
+    read = TrainingData(training, validation, digest_of(training + validation))
+    if len(read.timesteps) > 1 and not data.mixed_timesteps:
+        raise DtmdError("the runs have different Δt: "
+                        + "; ".join(f"{dt:g} fs in {source}" for dt, source in list(read.timesteps.items())[:4])
+                        + ". As many frames are then differently long times; leave some out or, if that is meant, set "
+                        "data.mixed_timesteps: true")
+    return read
 
 
 def digest_of(trajectories: list[Trajectory]) -> str:

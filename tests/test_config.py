@@ -50,7 +50,7 @@ def test_the_model_to_start_from_is_relative_to_the_file(tmp_path):
     ("data: {train: [a]}\noptimizer: {batch_size: 0}", r"optimizer.batch_size: .*or equal to 1 \(found 0\)"),
     ("data: {train: []}", "data.train"),
     ("model: {width: 3}", "data: Field required"),
-    ("data: {train: [a]}\ncurriculum: {lengths: [1, 3, 2]}", "must increase"),
+    ("data: {train: [a]}\ncurriculum: {lengths: [1, 3, 2]}", "must not decrease"),
     ("data: {train: [a]}\ncurriculum: {lengths: [1, 2], max_epochs: [5]}", "1 entries for 2 lengths"),
     ("data: {train: [a]}\ncurriculum: {minimum_learning_rate: 0.1}", "above the learning rates"),
     ("data: {train: [a]}\nmodel: {architecture: egnn, widht: 3}", r"unknown key model.widht; did you mean width\?"),

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "dtmd"
 
 LAYERS = """
 errors units resources
-files trajectory
+files trajectory memory
 models store
 structures config
 ingest artefact

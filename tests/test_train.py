@@ -239,7 +239,7 @@ def test_a_finished_run_is_left_as_it_is(finished):
 def test_another_config_in_the_same_folder_is_refused(finished, tmp_path):
     result = dtmd("train", write_config(tmp_path, seed=4), "-o", finished)
     assert result.returncode == 2
-    assert "seed: 4 (was seed: 3)" in result.stderr and "Traceback" not in result.stderr
+    assert "seed: 4 (was 3)" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_unknown_key_gives_exit_code_2_and_no_folder(tmp_path):

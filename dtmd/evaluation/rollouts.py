@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from dtmd.errors import DtmdError
 from dtmd.losses import force_error_by_species
+from dtmd.memory import enough_memory
 from dtmd.neighbors import Edges
 from dtmd.potential import Potential
 from dtmd.rollout import NonFiniteForces, rollout
@@ -81,11 +81,10 @@ def rollout_errors(
     potential.to(_device()).requires_grad_(False)
     parts = []
     for batch in _batches(indices, batch_size):
-        try:
+        size = len(batch)
+        with enough_memory(lambda size=size: f"{size} rollouts side by side do not fit into the memory of the "
+                           "device; give a smaller --batch-size"):
             parts.append(_side_by_side(potential, points, batch, steps, watch))
-        except torch.OutOfMemoryError as error:
-            raise DtmdError(f"{len(batch)} rollouts side by side do not fit into the memory of the device; give a "
-                            "smaller --batch-size") from error
     return RolloutErrors.joined(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,6 +18,14 @@ from dtmd.ingest.source import Format, Source
 from dtmd.ingest.twins import KnownRuns
 from dtmd.store import read_store
 from dtmd.trajectory import Trajectory
+
+Watch = Callable[[Found], AbstractContextManager[Callable[[int], None]]]
+"""What follows the reading: told what will be read, it gives a function that is told the number of bytes read."""
+
+
+def unwatched(found: Found) -> AbstractContextManager[Callable[[int], None]]:
+    """Nobody follows the reading."""
+    return nullcontext(lambda n_bytes: None)
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,8 @@ def _related(report: RunReport, known: KnownRuns, digest: str, take_twins: bool)
 
 
 def read_aimd(
-    paths: list[Path], timestep: float | None = None, allow: Collection[str] = ()
+    paths: list[Path], timestep: float | None = None, allow: Collection[str] = (),
+    watch: Watch = unwatched,
 ) -> list[Trajectory]:
     """Read and check all AIMD trajectories among `paths`; those in stores have been checked before.
 
@@ -100,6 +110,7 @@ def read_aimd(
         paths: files, folders to search, or stores.
         timestep: fs between frames, for files that do not say it.
         allow: names of checks that may fail.
+        watch: for progress.
 
     Raises:
         DtmdError: names the file, the frame, what was found and what to do.
@@ -107,10 +118,11 @@ def read_aimd(
     found = find_runs(paths)
     stored = {t.source: t for store, pattern in found.stores for t in _selected(store, pattern)}
     trajectories = list(stored.values())
-    for report in ingest(found, timestep, allow):
-        if report.problem:
-            raise DtmdError(report.problem)
-        trajectories += report.trajectories
+    with watch(found) as told:
+        for report in ingest(found, timestep, allow, told):
+            if report.problem:
+                raise DtmdError(report.problem)
+            trajectories += report.trajectories
     return trajectories
 
 
