@@ -81,6 +81,8 @@ class TrainingDisplay:
 
     def _time_left(self, done: int, n_batches: int, progress: Progress) -> str:
         """An upper bound, from the mean time per batch and step; validation is in it."""
+        if self._units == 0.0:  # interrupted in a validation, which came first therefore
+            return "–"
         seconds_per_unit = (time.monotonic() - self._begun) / self._units
         length = self._config.lengths[progress.stage]
         units = (n_batches - done) * length

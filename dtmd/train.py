@@ -151,7 +151,8 @@ class Trainer:
         if self.config.data.validation is None and self.config.data.split == "time":
             logger.info("validation on the last part of the runs that are trained on: it flatters the model")
         with self.display:
-            while self.ending is None or self.next_batch > 0:  # an epoch that was begun is closed
+            # Some model there must be, and an epoch that was begun is closed.
+            while self.updates == 0 or self.next_batch > 0 or self.ending is None:
                 self._train_epoch()
                 self._close_epoch()
         logger.info("the training is over: %s; %d updates in %.2f h, best MEPA %.4f eV/Å",

@@ -29,6 +29,14 @@ def test_the_bound_counts_epochs_and_frames(monkeypatch, caplog):
     assert "at most 0:02:00 left" in line and "best of S" in line
 
 
+def test_before_the_first_update_nothing_is_known(caplog):
+    """As after an interruption in a validation, which then comes first."""
+    display = TrainingDisplay(Console(), CurriculumConfig(lengths=[1]))
+    with caplog.at_level(logging.INFO, "dtmd"):
+        display.epoch_done(RECORD, 10, Progress(stage=0, learning_rate=1e-3, epochs_in_stage=1))
+    assert "left" not in caplog.messages[-1]
+
+
 def test_without_a_limit_the_epoch_is_what_is_known(monkeypatch, caplog):
     line = line_after_one_epoch(CurriculumConfig(lengths=[1, 2]), monkeypatch, caplog)
     assert "0:00:20 to the end of the epoch" in line

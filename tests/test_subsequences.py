@@ -11,7 +11,7 @@ from test_rollout import edges_for, loss_on, plain_rollout_loss
 from dtmd.errors import DtmdError
 from dtmd.rollout import accumulate_gradient, rollout
 from dtmd.store import read_store, write_store
-from dtmd.subsequences import Subsequences, by_run, split
+from dtmd.subsequences import Subsequences, by_run, epoch_order, split
 from dtmd.training_data import digest_of, fit_reference_energies
 from dtmd.trajectory import Origin
 
@@ -179,3 +179,16 @@ def test_the_digest_follows_the_files_or_the_arrays(aimd, tmp_path):
     changed = dataclasses.replace(aimd[0], origin=Origin(), forces=aimd[0].forces + 1e-9)
     bare = dataclasses.replace(aimd[0], origin=Origin())
     assert digest_of([bare]) == digest_of([bare]) != digest_of([changed])
+
+
+def test_epochs_of_part_of_the_points_take_each_once_before_any_twice():
+    epochs = [epoch_order(10, 4, seed=1, epoch=k) for k in range(5)]
+    assert all(len(epoch) == 4 for epoch in epochs)
+    seen = sum(epochs, [])
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and seen[:10] != seen[10:]
+
+
+def test_an_epoch_of_all_points_is_one_shuffle_of_them():
+    orders = [epoch_order(7, 7, seed=3, epoch=k) for k in (0, 1, 1)]
+    assert all(sorted(order) == list(range(7)) for order in orders)
+    assert orders[0] != orders[1] == orders[2]

@@ -111,11 +111,11 @@ def test_kill_9_and_the_same_command_again_gives_the_same_weights(finished, tmp_
 def test_kill_9_with_everything_that_is_not_default(finished, tmp_path):
     start = tmp_path / "start.pt"
     shutil.copy(finished / "best_S1.pt", start)
-    curriculum = {"lengths": [3], "max_epochs": 2, "validation_length": 5}
+    curriculum = {"lengths": [3, 3], "max_epochs": 2, "validation_length": 5, "epoch_points": 20, "max_updates": 18}
     config = write_config(tmp_path, **OPTIONS, start_from=str(start), curriculum=curriculum)
     assert dtmd("train", config, "-o", tmp_path / "undisturbed").returncode == 0
     run = tmp_path / "run"
-    kill_and_go_on(config, run, (3, 10), meanwhile=lambda: start.unlink(missing_ok=True))
+    kill_and_go_on(config, run, (3, 12), meanwhile=lambda: start.unlink(missing_ok=True))
     assert_same_run(tmp_path / "undisturbed", run, ("model.pt", "best_S3.pt"))
 
 
@@ -147,10 +147,10 @@ SHORT = {
 }
 
 
-def train_here(folder, **changes):
+def train_here(folder, run=None, **changes):
     """Train on 12 subsequences in this process; returns the records of the epochs and the final weights."""
     config = load_config(write_config(folder, **(SHORT | changes)))
-    run = folder / f"run_{sum(1 for _ in folder.iterdir())}"
+    run = run or folder / f"run_{sum(1 for _ in folder.iterdir())}"
     train(config, run, TrainingDisplay(Console(quiet=True), config.curriculum))
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return records, load_tensors(run / "checkpoint.pt")["weights"]
@@ -226,8 +226,7 @@ def test_a_model_to_start_from_that_does_not_fit_is_refused(finished, tmp_path):
 def _has_reached(checkpoint: Path, n_batches: int) -> bool:
     if not checkpoint.exists():
         return False
-    state = load_tensors(checkpoint)
-    return 8 * state["epoch"] + state["next_batch"] >= n_batches
+    return load_tensors(checkpoint)["updates"] >= n_batches
 
 
 def test_a_finished_run_is_left_as_it_is(finished):
