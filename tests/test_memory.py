@@ -17,7 +17,7 @@ def test_what_does_not_fit_is_told_with_the_remedy(allocate):
 
 
 def test_a_gpu_that_is_full():
-    with pytest.raises(DtmdError, match="halve the batch .CUDA out of memory"), enough_memory(lambda: "halve the batch"):
+    with pytest.raises(DtmdError, match="halve it .CUDA out of memory"), enough_memory(lambda: "halve it"):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
