@@ -178,6 +178,7 @@ class TrainConfig(_Section):
         checkpoint_minutes: longest time that a killed run loses.
         start_from: model file whose weights, reference energies and energy scale the training begins with, in
             place of fresh ones; relative to the config file.
+        tensorboard: write the curves as TensorBoard events too; the package is not among the dependencies.
     """
 
     name: str = Field(min_length=1, pattern=r"^[\w.\-]+$")
@@ -187,6 +188,7 @@ class TrainConfig(_Section):
     threads: int | None = Field(default=None, ge=1)
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     start_from: Path | None = None
+    tensorboard: bool = False
     data: DataConfig
     model: ModelConfig = EGNNConfig()
     curriculum: CurriculumConfig = CurriculumConfig()

@@ -27,11 +27,16 @@ from dtmd.potential import Potential, Prediction
 from dtmd.rollout import NonFiniteForces, accumulate_gradient
 from dtmd.subsequences import Points
 from dtmd.training_data import TrainingData, fit_reference_energies, load_training_data, mixed_text
+from dtmd.training_report import TrainingReport
+from dtmd.training_report.about import describe
+from dtmd.training_report.records import METRICS
+from dtmd.training_report.summary import CONFIG
+from dtmd.training_report.tensorboard import require_tensorboard
 from dtmd.validation import Validation, validate
 
 logger = logging.getLogger(__name__)
 
-MODEL, CHECKPOINT, METRICS, CONFIG = "model.pt", "checkpoint.pt", "metrics.jsonl", "config.yaml"
+MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"
 START = "start.pt"
 """Copy of the model that a training starts from, so that a run goes on whatever becomes of the original."""
 
@@ -44,8 +49,10 @@ def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay) -> Path:
 
     Raises:
         DtmdError: bad data, a folder that holds another run, a model to start from that does not fit, forces
-            that are not finite.
+            that are not finite, TensorBoard that is asked for and not installed.
     """
+    if config.tensorboard:
+        require_tensorboard()
     if config.threads:
         torch.set_num_threads(config.threads)
     data = load_training_data(config)
@@ -93,8 +100,11 @@ class Trainer:
         self.best = math.inf
         self.epoch = 0
         self.next_batch = 0
-        self.loss_sum = 0.0
-        self._last_checkpoint = time.monotonic()
+        self.loss_sum = self.norm_sum = 0.0
+        self.updates = 0
+        self.epoch_began = 0.0  # on the clock of `seconds`
+        self._seconds_before = 0.0  # of training, until the last interruption
+        self._begun = self._last_checkpoint = time.monotonic()
         self._restore()
 
     @property
@@ -106,6 +116,11 @@ class Trainer:
     def n_batches(self) -> int:
         """Updates per epoch."""
         return math.ceil(len(self.points) / self.config.optimizer.batch_size)
+
+    @property
+    def seconds(self) -> float:
+        """Time that the training has taken so far, over all interruptions."""
+        return self._seconds_before + time.monotonic() - self._begun
 
     def run(self) -> Path:
         """Train until the curriculum is finished."""
@@ -126,10 +141,12 @@ class Trainer:
                             points.n_left_out, name)
         if self.config.data.validation is None and self.config.data.split == "time":
             logger.info("validation on the last part of the runs that are trained on: it flatters the model")
-        with self.display:
+        about = describe(self.data, self.potential, self.points, self.validation_indices, str(self.device))
+        report = TrainingReport(self.run_dir, self.config, about, self.updates - self.next_batch)
+        with self.display, report:
             while not self.progress.finished:
                 self._train_epoch()
-                self._close_epoch()
+                self._close_epoch(report)
         if not (self.run_dir / MODEL).exists():
             raise DtmdError(f"{self.run_dir}: every validation rollout came to forces that are not finite, so there "
                             "is no model; train longer at S = 1, or lower curriculum.validation_length")
@@ -145,6 +162,7 @@ class Trainer:
             first = self.next_batch * batch_size
             self.loss_sum += self._update(order[first : first + batch_size])
             self.next_batch += 1
+            self.updates += 1
             self.display.batch_done(self.epoch, self.next_batch, self.n_batches, self.progress, self.best)
             if time.monotonic() - self._last_checkpoint > 60.0 * self.config.checkpoint_minutes:
                 self._save_checkpoint()
@@ -174,6 +192,7 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.potential.parameters(), options.gradient_clip)
         if not math.isfinite(loss) or not torch.isfinite(norm):
             raise DtmdError(self._broken(names, f"loss {loss:g}, gradient norm {norm:g}"))
+        self.norm_sum += norm.item()
         self.optimizer.step()
         self.average.update_parameters(self.potential)
         return loss
@@ -200,27 +219,38 @@ class Trainer:
                 f"{self.next_batch}: {what}. Batch: {', '.join(names[:4])}, … The best model so far is kept; "
                 "lower the learning rate or lengthen the stages before it, in a new folder")
 
-    def _close_epoch(self) -> None:
+    def _close_epoch(self, report: TrainingReport) -> None:
         """Validate, save what is best, move the curriculum on, checkpoint."""
         curriculum, options = self.config.curriculum, self.config.optimizer
         self.display.validating()
+        trained_in = self.seconds - self.epoch_began
         validation = validate(
             self.average.module, self.validation_points, self.validation_indices, curriculum.validation_length,
             options.validation_batch_size, options.skin,
         )
-        length, learning_rate = self.length, self.progress.learning_rate
+        record = {
+            "epoch": self.epoch, "stage": self.progress.stage + 1, "S": self.length,
+            "learning_rate": self.progress.learning_rate, "updates": self.updates,
+            "loss": self.loss_sum / self.n_batches, "gradient_norm": self.norm_sum / self.n_batches,
+            "validation": validation.as_dict() | ({} if validation.diverged else {"by_step": validation.curves()}),
+        }
         self.progress = after_epoch(self.progress, validation.mepa, curriculum)
+        record["best_of_stage"] = self.progress.improved
         if self.progress.improved:
             self._save_best(validation)
-        record = {
-            "epoch": self.epoch, "S": length, "learning_rate": learning_rate,
-            "loss": self.loss_sum / self.n_batches, "validation": validation.as_dict(),
-            "best_of_stage": self.progress.improved,
-        }
-        self.epoch, self.next_batch, self.loss_sum = self.epoch + 1, 0, 0.0
-        append_line(self.run_dir / METRICS, json.dumps(record))
-        if stage_converged(self.progress, curriculum):
+        converged = stage_converged(self.progress, curriculum)
+        if converged:
             self._begin_next_stage()
+        now = self.seconds
+        record |= {
+            "ends": "training" if self.progress.finished else "stage" if converged else None,
+            "seconds": round(now - self.epoch_began, 3),
+            "updates_per_second": round(self.n_batches / trained_in, 3),
+        }
+        self.epoch, self.next_batch, self.loss_sum, self.norm_sum = self.epoch + 1, 0, 0.0, 0.0
+        self.epoch_began = now
+        append_line(self.run_dir / METRICS, json.dumps(record))
+        report.epoch_done(record)
         self._save_checkpoint()
         self.display.epoch_done(record, self.n_batches, self.progress)
 
@@ -259,6 +289,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress), "best": self.best,
             "epoch": self.epoch, "next_batch": self.next_batch, "loss_sum": self.loss_sum,
+            "norm_sum": self.norm_sum, "updates": self.updates,
+            "seconds": self.seconds, "epoch_began": self.epoch_began,
         }, self.run_dir / CHECKPOINT)
         self._last_checkpoint = time.monotonic()
 
@@ -276,6 +308,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress, self.best = Progress(**state["progress"]), state["best"]
         self.epoch, self.next_batch, self.loss_sum = state["epoch"], state["next_batch"], state["loss_sum"]
+        self.norm_sum, self.updates = state["norm_sum"], state["updates"]
+        self._seconds_before, self.epoch_began = state["seconds"], state["epoch_began"]
         lines = metrics.read_text().splitlines() if metrics.exists() else []
         write_text(metrics, "".join(line + "\n" for line in lines[: self.epoch]))
         what = "finished before" if self.progress.finished else "continuing"

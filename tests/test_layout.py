@@ -20,6 +20,7 @@ rollout losses
 subsequences curriculum
 checkpoint validation display
 training_data
+training_report
 data_views
 train export
 plugin
