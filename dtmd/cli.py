@@ -93,7 +93,7 @@ def train(
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from the last checkpoint")
         sys.exit(130)
-    console.print(f"best model: {model}\nall about it: {run_dir}/summary.html\nnext: dtmd export {model}", soft_wrap=True)
+    console.print(f"best model: {model}\nsummary: {run_dir}/summary.html\nnext: dtmd export {model}", soft_wrap=True)
 
 
 @app.command()
