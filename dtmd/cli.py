@@ -49,7 +49,8 @@ def ingest(
     from dtmd.display import ReadingDisplay
     from dtmd.files import write_text
     from dtmd.ingest.formats import find_runs
-    from dtmd.ingestion import COLUMNS, raise_if_refused, run_ingest, summary
+    from dtmd.ingestion import COLUMNS, raise_if_refused, run_ingest
+    from dtmd.ingestion import summary as summary_lines
 
     found = find_runs(sources)
     with ReadingDisplay(console, found) as display:
@@ -61,7 +62,7 @@ def ingest(
         table.add_row(*(getattr(row, field) for field in COLUMNS))
     wide = Console(highlight=False, record=True, width=max(console.width, 160), markup=False)
     wide.print(table)
-    for line in [*result.findings, *summary(found, result)]:
+    for line in [*result.findings, *summary_lines(found, result)]:
         wide.print(line, soft_wrap=True)
     if output and result.rows:
         wide.print(f"{output}: {len(result.added)} trajectories added", soft_wrap=True)
@@ -95,7 +96,15 @@ def train(
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from the last checkpoint")
         sys.exit(130)
-    console.print(f"best model: {model}\nnext: dtmd export {model}", soft_wrap=True)
+    console.print(f"best model: {model}\nsummary: {run_dir}/summary.html\nnext: dtmd export {model}", soft_wrap=True)
+
+
+@app.command()
+def summary(run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")]) -> None:
+    """Draw the learning curves of a run and write its summary.html anew."""
+    from dtmd.training_report.summary import write_summary
+
+    console.print(f"wrote {', '.join(map(str, write_summary(run)))}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -333,9 +342,11 @@ def _start(text: str) -> tuple[str, tuple[str, int]]:
 
 
 class _ConsoleHandler(logging.Handler):
-    """Prints above a progress bar, one message a line."""
+    """Prints above a progress bar, one message a line, but for those whose content a display shows."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "shown", False):
+            return
         console.print(self.format(record), markup=False, soft_wrap=True)
 
 

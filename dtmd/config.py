@@ -19,10 +19,10 @@ PRESETS = ("article", "small", "production")
 """Files in dtmd/presets/ whose values a config may start from."""
 
 FREE = {
-    "preset", "threads", "device", "checkpoint_minutes", "optimizer.accumulate", "optimizer.validation_batch_size",
-    "curriculum.max_updates", "curriculum.max_hours",
+    "preset", "threads", "device", "checkpoint_minutes", "tensorboard", "optimizer.accumulate",
+    "optimizer.validation_batch_size", "curriculum.max_updates", "curriculum.max_hours",
 }
-"""Keys that may change when a run goes on: they set memory, speed and the end, not what is computed on the way."""
+"""Keys that may change when a run goes on: they set memory, speed, output and end, not what is computed on the way."""
 
 
 class _Section(BaseModel):
@@ -200,6 +200,7 @@ class TrainConfig(_Section):
         checkpoint_minutes: longest time that a killed run loses.
         start_from: model file whose weights, reference energies and energy scale the training begins with, in
             place of fresh ones; relative to the config file.
+        tensorboard: write the curves as TensorBoard events too; the package is not among the dependencies.
     """
 
     preset: Literal[PRESETS] | None = None
@@ -210,6 +211,7 @@ class TrainConfig(_Section):
     threads: int | None = Field(default=None, ge=1)
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     start_from: Path | None = None
+    tensorboard: bool = False
     data: DataConfig
     model: ModelConfig = EGNNConfig()
     curriculum: CurriculumConfig = CurriculumConfig()

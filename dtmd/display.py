@@ -5,46 +5,61 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Table
 
 from dtmd.config import CurriculumConfig
 from dtmd.curriculum import Progress
 from dtmd.ingest.formats import Found
 from dtmd.ingestion import Row
+from dtmd.presentation.numbers import NOTHING, clock
 
 logger = logging.getLogger(__name__)
+
+N_SHOWN, N_ELEMENTS = 8, 6
+"""Epochs in the table of a training; elements that have columns of their own."""
 
 
 class TrainingDisplay:
     """Progress on a console; nothing of it influences the training.
 
+    On a terminal the last epochs stand in a table above a bar; elsewhere each epoch is a line.
+
     Args:
-        console: where to; on anything but a terminal only the line per epoch is shown.
+        console: where to.
         config: the curriculum, for the time that is left.
     """
 
     def __init__(self, console: Console, config: CurriculumConfig) -> None:
         self._console = console
         self._config = config
+        self._epochs: deque[dict] = deque(maxlen=N_SHOWN)
         self._bars = Bars(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[left]}"), console=console, transient=True,
+            TextColumn("{task.fields[left]}"), console=console,
         )
         self._task = self._bars.add_task("starting", total=1, left="")
-        self._begun = time.monotonic()
-        self._units = 0.0  # work done since the start: one for each batch and frame
+        self._live = Live(console=console, get_renderable=self._view)
+        self._training, self._units = 0.0, 0.0  # seconds of updates, and their work: one for each batch and frame
+        self._validating, self._n_validations = 0.0, 0  # seconds
 
     def __enter__(self) -> TrainingDisplay:
-        self._bars.start()
+        self._mark = time.monotonic()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        self._bars.update(self._task, visible=False)
+        self._live.stop()
 
     @contextmanager
     def reading(self, found: Found) -> Iterator[Callable[[int], None]]:
@@ -58,6 +73,7 @@ class TrainingDisplay:
     def batch_done(self, epoch: int, done: int, n_batches: int, progress: Progress, best: float) -> None:
         """After every update."""
         length = self._config.lengths[progress.stage]
+        self._training += self._lap()
         self._units += length
         mepa = "–" if math.isinf(best) else f"{best:.4f}"
         self._bars.update(
@@ -67,32 +83,67 @@ class TrainingDisplay:
 
     def validating(self) -> None:
         """Before the validation of an epoch."""
+        self._mark = time.monotonic()
         self._bars.update(self._task, description="rollout validation")
 
     def epoch_done(self, record: dict, n_batches: int, progress: Progress) -> None:
         """After every epoch; `progress` is that of the next one."""
-        mepa = record["validation"]["mepa"]
+        self._validating += self._lap()
+        self._n_validations += 1
+        self._epochs.append(record)
         left = "done" if progress.finished else self._time_left(0, n_batches, progress)
         logger.info(
             "epoch %d  S %d  lr %.1e  loss %.4f  MEPA %s eV/Å  %s%s", record["epoch"], record["S"],
-            record["learning_rate"], record["loss"], "diverged" if mepa is None else f"{mepa:.4f}",
-            left, "  best of S" if record["best_of_stage"] else "",
+            record["learning_rate"], record["loss"], _error(record["validation"]["mepa"]),
+            left, "  best of S" if record["best_of_stage"] else "", extra={"shown": self._console.is_terminal},
         )
 
+    def _lap(self) -> float:
+        """Seconds since the last call."""
+        before, self._mark = self._mark, time.monotonic()
+        return self._mark - before
+
     def _time_left(self, done: int, n_batches: int, progress: Progress) -> str:
-        """An upper bound, from the mean time per batch and step; validation is in it."""
-        if self._units == 0.0:  # interrupted in a validation, which came first therefore
-            return "–"
-        seconds_per_unit = (time.monotonic() - self._begun) / self._units
-        length = self._config.lengths[progress.stage]
+        """An upper bound, from the mean times per batch and frame and per validation."""
+        if not self._units:  # a run that goes on with a validation
+            return ""
+        config = self._config
+        length, limit = config.lengths[progress.stage], config.epoch_limit(progress.stage)
         units = (n_batches - done) * length
-        limit = self._config.epoch_limit(progress.stage)
-        if limit is None:
-            return f"{_clock(units * seconds_per_unit)} to the end of the epoch"
-        units += (limit - progress.epochs_in_stage - 1) * n_batches * length
-        for stage in range(progress.stage + 1, len(self._config.lengths)):
-            units += self._config.epoch_limit(stage) * n_batches * self._config.lengths[stage]
-        return f"at most {_clock(units * seconds_per_unit)} left"
+        if limit is None or not self._n_validations:
+            return f"{clock(units * self._training / self._units)} to the validation"
+        n_epochs = limit - progress.epochs_in_stage
+        units += (n_epochs - 1) * n_batches * length
+        for stage in range(progress.stage + 1, len(config.lengths)):
+            n_epochs += config.epoch_limit(stage)
+            units += config.epoch_limit(stage) * n_batches * config.lengths[stage]
+        seconds = units * self._training / self._units + n_epochs * self._validating / self._n_validations
+        return f"at most {clock(seconds)} left"
+
+    def _view(self) -> Group:
+        return Group(*([epoch_table(self._epochs)] if self._epochs else []), self._bars)
+
+
+def epoch_table(records: Sequence[dict]) -> Table:
+    """One row per epoch; errors in eV/Å, by element if these are few."""
+    elements = list(next((r["validation"]["by_species"] for r in records if "by_species" in r["validation"]), {}))
+    elements = elements if len(elements) <= N_ELEMENTS else []
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in ("epoch", "S", "lr", "loss", "MEPA", *elements, "time"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    for record in records:
+        validation = record["validation"]
+        terms = [f"{validation['by_species'][e]:.4f}" if "by_species" in validation else NOTHING for e in elements]
+        table.add_row(
+            str(record["epoch"]), str(record["S"]), f"{record['learning_rate']:.1e}", f"{record['loss']:.4f}",
+            _error(validation["mepa"]), *terms, clock(record["seconds"]), "best" if record["best_of_stage"] else "",
+        )
+    return table
+
+
+def _error(value: float | None) -> str:
+    return "diverged" if value is None else f"{value:.4f}"
 
 
 class ReadingDisplay:
@@ -131,9 +182,3 @@ class ReadingDisplay:
         """After every run."""
         self._n_done += 1
         self._bars.update(self._task, description=f"run {self._n_done} of {self._n_runs}: {row.verdict[:40]}")
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -11,14 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dtmd import report_figures as figures
 from dtmd.compare import Comparison, Side
 from dtmd.files import sha256, write_text
+from dtmd.presentation.page import render_page
 from dtmd.report_summary import (
-    SUMMARY_COLUMNS, atom_ids, duration, number, percent, share_of_runs, short_names, summary_rows,
-    times_split_half, with_interval,
+    SUMMARY_COLUMNS, atom_ids, share_of_runs, short_names, summary_rows, times_split_half, with_interval,
 )
 
 REPORT, METRICS = "report.html", "metrics.json"
@@ -59,19 +58,13 @@ def metrics_json(comparison: Comparison, provenance: Mapping[str, object]) -> st
 
 def report_html(comparison: Comparison, provenance: Mapping[str, object]) -> str:
     """The report as one HTML text with figures and style inside."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=number, with_interval=with_interval, percent=percent, duration=duration,
-        share_of_runs=share_of_runs, ids=atom_ids, times_split_half=times_split_half,
-    )
+    filters = {"with_interval": with_interval, "share_of_runs": share_of_runs, "ids": atom_ids,
+               "times_split_half": times_split_half}
     names = _names(comparison.md, "MD") | _names(comparison.aimd, "AIMD")
     files = short_names(list(names))
-    return environment.get_template(_TEMPLATE).render(
-        comparison=comparison, provenance=provenance, columns=SUMMARY_COLUMNS, rows=summary_rows(comparison),
-        figures=_figures(comparison, names), names=names, files=files,
+    return render_page(
+        _TEMPLATE, filters, comparison=comparison, provenance=provenance, columns=SUMMARY_COLUMNS,
+        rows=summary_rows(comparison), figures=_figures(comparison, names), names=names, files=files,
     )
 
 

@@ -1,45 +1,29 @@
-"""Figures of the report: SVG on white, in colours that the colour-blind can tell apart (Okabe and Ito)."""
+"""Figures of the comparison's report, as SVG inside the page."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from dtmd.compare import Series
 from dtmd.observables.distance_comparison import DistanceComparison
 from dtmd.observables.rollout_comparison import RolloutComparison
+from dtmd.presentation.figures import (
+    CYCLE, DASHED, LARGE, PAGE_STYLE, SMALL, SPECIES_CYCLE, data_uri, legend_above, single_axes,
+)
 from dtmd.units import FS_PER_PS
 
 AIMD_COLOUR = "#5b6470"
 MD_COLOUR = "#d55e00"
 MD_SHORT_COLOUR = "#0072b2"
-CYCLE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a6d00")
-SPECIES_CYCLE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
-
-LARGE = (6.6, 3.3)
-SMALL = (3.7, 2.6)
-"""Inches: several small figures stand side by side and stack on a telephone."""
-
-_STYLE = {
-    "font.family": "sans-serif", "font.size": 9.5, "svg.fonttype": "none", "svg.hashsalt": "dtmd",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#555555",
-    "axes.labelcolor": "#222222", "xtick.color": "#444444", "ytick.color": "#444444",
-    "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.7, "axes.axisbelow": True,
-    "lines.linewidth": 1.5, "legend.frameon": False, "legend.fontsize": 9,
-    "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white",
-}
 
 
 def distance_figure(windows: Sequence[tuple[str, DistanceComparison]], large: bool) -> str:
     """Densities of AIMD and of the MD in each window."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(LARGE if large else SMALL)
+    with mpl.rc_context(PAGE_STYLE):
+        figure, axes = single_axes(LARGE if large else SMALL)
         first = windows[0][1]
         axes.fill_between(first.distances, first.aimd, color=AIMD_COLOUR, alpha=0.22, linewidth=0)
         axes.plot(first.distances, first.aimd, color=AIMD_COLOUR, linewidth=1.1, label="AIMD")
@@ -53,14 +37,14 @@ def distance_figure(windows: Sequence[tuple[str, DistanceComparison]], large: bo
         axes.set_xlabel("distance (Å)")
         axes.set_ylabel("density (1/Å)")
         if large:
-            _legend_above(axes, 3)
-        return _embed(figure)
+            legend_above(axes, 3)
+        return data_uri(figure)
 
 
 def rollout_figure(rollout: RolloutComparison) -> str:
     """L_force against time since the start, with its species terms and the band over runs."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(LARGE)
+    with mpl.rc_context(PAGE_STYLE):
+        figure, axes = single_axes(LARGE)
         if rollout.low is not None:
             axes.fill_between(
                 rollout.times, rollout.low, rollout.high, color="#000000", alpha=0.13, linewidth=0
@@ -69,13 +53,13 @@ def rollout_figure(rollout: RolloutComparison) -> str:
         for k, (element, values) in enumerate(zip(rollout.elements, rollout.species_mean.T, strict=True)):
             colour = SPECIES_CYCLE[k % len(SPECIES_CYCLE)]
             axes.plot(rollout.times, values, color=colour, linewidth=1.2, label=element)
-        axes.axhline(rollout.mepa.value, color="#000000", linewidth=0.9, linestyle=(0, (4, 3)), label="MEPA")
+        axes.axhline(rollout.mepa.value, color="#000000", linewidth=0.9, linestyle=DASHED, label="MEPA")
         axes.set_xlim(0.0, rollout.times[-1])
         axes.set_ylim(bottom=0.0)
         axes.set_xlabel("time since the AIMD frame (fs)")
         axes.set_ylabel("force error (eV/Å)")
-        _legend_above(axes, 6)
-        return _embed(figure)
+        legend_above(axes, 6)
+        return data_uri(figure)
 
 
 def rollout_runs_figure(rollout: RolloutComparison, names: dict[str, str]) -> str:
@@ -110,8 +94,8 @@ def series_figure(
         bottom: its lower end alone.
         line: a horizontal mark.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(SMALL)
+    with mpl.rc_context(PAGE_STYLE):
+        figure, axes = single_axes(SMALL)
         longest = max(curve.times[-1] for curve in curves)
         unit, scale = ("fs", 1.0) if longest < FS_PER_PS else ("ps", FS_PER_PS)
         sources = list(dict.fromkeys(curve.source for curve in curves))
@@ -121,7 +105,7 @@ def series_figure(
             axes.plot(curve.times / scale, curve.values, color=colours[curve.source], linewidth=0.9,
                       alpha=0.9 if few else 0.45, label=names[curve.source], rasterized=True)
         if line is not None:
-            axes.axhline(line, color="#000000", linewidth=0.9, linestyle=(0, (4, 3)))
+            axes.axhline(line, color="#000000", linewidth=0.9, linestyle=DASHED)
         axes.set_xlim(0.0, longest / scale or 1.0)
         if limits is not None:
             axes.set_ylim(*limits)
@@ -130,8 +114,8 @@ def series_figure(
         axes.set_xlabel(f"time ({unit})")
         axes.set_ylabel(ylabel)
         if few:
-            _legend_above(axes, 4)
-        return _embed(figure)
+            legend_above(axes, 4)
+        return data_uri(figure)
 
 
 def common_limits(sides: Iterable[Sequence[Series]]) -> tuple[float, float]:
@@ -139,23 +123,3 @@ def common_limits(sides: Iterable[Sequence[Series]]) -> tuple[float, float]:
     values = np.concatenate([curve.values for curves in sides for curve in curves])
     margin = 0.04 * np.ptp(values) or 1.0
     return float(values.min() - margin), float(values.max() + margin)
-
-
-def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, layout="constrained", dpi=200)
-    return figure, figure.add_subplot()
-
-
-def _legend_above(axes: Axes, columns: int) -> None:
-    """Above the axes, where it covers no data."""
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    axes.legend(unique.values(), unique.keys(), loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns,
-                handlelength=1.5, columnspacing=1.1, borderaxespad=0.2)
-
-
-def _embed(figure: Figure) -> str:
-    """The figure as a data URI."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

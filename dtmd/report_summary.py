@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor, isfinite, log10
 from pathlib import PurePath
 
 from dtmd.compare import Comparison, Side, Window
 from dtmd.observables.distance_comparison import TOTAL, DistanceComparison
 from dtmd.observables.dissociation import DissociationCount
 from dtmd.observables.statistics import Estimate
-from dtmd.units import FS_PER_PS
+from dtmd.presentation.numbers import GAP, NOTHING, decimals, duration, fixed, number, percent
 
 SUMMARY_COLUMNS = ("Observable", "MD", "AIMD", "Difference", "Note")
-
-NOTHING = "–"
-GAP = "\u00a0"
-"""Between a number and its unit, where no line may break."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +45,6 @@ def summary_rows(comparison: Comparison) -> list[SummaryRow]:
     return rows
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits and a real minus sign, without an exponent."""
-    return fixed(value, _decimals(value, digits))
-
-
-def fixed(value: float, decimals: int) -> str:
-    """A number with so many decimals; a rounded −0 is 0."""
-    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")
-
-
 def with_interval(estimate: Estimate, unit: str = "", digits: int = 3) -> str:
     """Value with its unit, and its 95 % interval in brackets if there is one.
 
@@ -70,28 +55,9 @@ def with_interval(estimate: Estimate, unit: str = "", digits: int = 3) -> str:
     if estimate.low is None:
         return f"{number(estimate.value, digits)}{unit}"
     half_width = max(estimate.high - estimate.value, estimate.value - estimate.low)
-    decimals = min(_decimals(half_width, 2), _decimals(estimate.value, 3)) if half_width else digits
-    low, high = fixed(estimate.low, decimals), fixed(estimate.high, decimals)
-    return f"{fixed(estimate.value, decimals)}{unit} ({low} to {high})"
-
-
-def _decimals(value: float, digits: int) -> int:
-    """How many decimals show so many significant digits; at most six."""
-    if not isfinite(value) or value == 0.0:
-        return digits - 1
-    return min(6, max(0, digits - 1 - floor(log10(abs(value)))))
-
-
-def duration(fs: float) -> str:
-    """A time in fs below 1 ps, else in ps."""
-    return f"{fs:.4g}{GAP}fs" if fs < FS_PER_PS else f"{fs / FS_PER_PS:.4g}{GAP}ps"
-
-
-def percent(share: float) -> str:
-    """A share in per cent."""
-    if 0.0 < share < 1e-4:
-        return f"below{GAP}0.01{GAP}%"
-    return f"{100 * share:.0f}{GAP}%" if share >= 0.1 else f"{100 * share:.2g}{GAP}%"
+    places = min(decimals(half_width, 2), decimals(estimate.value, 3)) if half_width else digits
+    low, high = fixed(estimate.low, places), fixed(estimate.high, places)
+    return f"{fixed(estimate.value, places)}{unit} ({low} to {high})"
 
 
 def short_names(sources: list[str]) -> dict[str, str]:

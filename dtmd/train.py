@@ -28,11 +28,16 @@ from dtmd.potential import Potential, Prediction
 from dtmd.rollout import NonFiniteForces, accumulate_gradient
 from dtmd.subsequences import Points, epoch_order
 from dtmd.training_data import TrainingData, fit_reference_energies, load_training_data, mixed_text
+from dtmd.training_report import TrainingReport
+from dtmd.training_report.about import describe
+from dtmd.training_report.records import METRICS
+from dtmd.training_report.summary import CONFIG
+from dtmd.training_report.tensorboard import require_tensorboard
 from dtmd.validation import Validation, validate
 
 logger = logging.getLogger(__name__)
 
-MODEL, CHECKPOINT, METRICS, CONFIG = "model.pt", "checkpoint.pt", "metrics.jsonl", "config.yaml"
+MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"
 START = "start.pt"
 """Copy of the model that a training starts from, so that a run goes on whatever becomes of the original."""
 
@@ -45,8 +50,10 @@ def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay) -> Path:
 
     Raises:
         DtmdError: bad data, a folder that holds another run, a model to start from that does not fit, forces
-            that are not finite, too little memory.
+            that are not finite, too little memory, TensorBoard that is asked for and not installed.
     """
+    if config.tensorboard:
+        require_tensorboard()
     if config.threads:
         torch.set_num_threads(config.threads)
     with enough_memory(lambda: "the AIMD does not fit into the memory; put it into a store with dtmd ingest, which "
@@ -96,8 +103,9 @@ class Trainer:
         self.best = math.inf
         self.epoch = 0
         self.next_batch = 0
-        self.loss_sum = 0.0
+        self.loss_sum = self.norm_sum = 0.0
         self.updates = 0
+        self.epoch_began = 0.0  # on the clock of `seconds`
         self._seconds_before = 0.0  # of training, until the last interruption
         self._begun = self._last_checkpoint = time.monotonic()
         self._restore()
@@ -150,11 +158,13 @@ class Trainer:
                             points.n_left_out, name)
         if self.config.data.validation is None and self.config.data.split == "time":
             logger.info("validation on the last part of the runs that are trained on: it flatters the model")
-        with self.display:
+        about = describe(self.data, self.potential, self.points, self.validation_indices, str(self.device))
+        report = TrainingReport(self.run_dir, self.config, about, self.updates - self.next_batch)
+        with self.display, report:
             # Some model there must be, and an epoch that was begun is closed.
             while self.updates == 0 or self.next_batch > 0 or self.ending is None:
                 self._train_epoch()
-                self._close_epoch()
+                self._close_epoch(report)
         logger.info("the training is over: %s; %d updates in %.2f h, best MEPA %.4f eV/Å",
                     self.ending, self.updates, self.seconds / 3600.0, self.best)
         if not (self.run_dir / MODEL).exists():
@@ -202,6 +212,7 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.potential.parameters(), options.gradient_clip)
         if not math.isfinite(loss) or not torch.isfinite(norm):
             raise DtmdError(self._broken(names, f"loss {loss:g}, gradient norm {norm:g}"))
+        self.norm_sum += norm.item()
         self.optimizer.step()
         self.average.update_parameters(self.potential)
         return loss
@@ -249,28 +260,39 @@ class Trainer:
                 f"side. The last checkpoint is kept; set optimizer.validation_batch_size to {max(size // 2, 1)} or "
                 "less, which has the same result, and repeat the command")
 
-    def _close_epoch(self) -> None:
+    def _close_epoch(self, report: TrainingReport) -> None:
         """Validate, save what is best, move the curriculum on, checkpoint."""
         curriculum, options = self.config.curriculum, self.config.optimizer
         self.display.validating()
+        trained_in = self.seconds - self.epoch_began
         with enough_memory(self._too_many_rollouts):
             validation = validate(
                 self.average.module, self.validation_points, self.validation_indices, curriculum.validation_length,
                 options.validation_batch_size, options.skin,
             )
-        length, learning_rate = self.length, self.progress.learning_rate
+        record = {
+            "epoch": self.epoch, "stage": self.progress.stage + 1, "S": self.length,
+            "learning_rate": self.progress.learning_rate, "updates": self.updates,
+            "loss": self.loss_sum / self.next_batch, "gradient_norm": self.norm_sum / self.next_batch,
+            "validation": validation.as_dict() | ({} if validation.diverged else {"by_step": validation.curves()}),
+        }
         self.progress = after_epoch(self.progress, validation.mepa, curriculum)
+        record["best_of_stage"] = self.progress.improved
         if self.progress.improved:
             self._save_best(validation)
-        record = {
-            "epoch": self.epoch, "S": length, "learning_rate": learning_rate,
-            "loss": self.loss_sum / self.next_batch, "validation": validation.as_dict(),
-            "best_of_stage": self.progress.improved,
-        }
-        self.epoch, self.next_batch, self.loss_sum = self.epoch + 1, 0, 0.0
-        append_line(self.run_dir / METRICS, json.dumps(record))
-        if stage_converged(self.progress, curriculum):
+        converged = stage_converged(self.progress, curriculum)
+        if converged:
             self._begin_next_stage()
+        now = self.seconds
+        record |= {
+            "ends": "training" if self.ending else "stage" if converged else None,
+            "seconds": round(now - self.epoch_began, 3),
+            "updates_per_second": round(self.next_batch / trained_in, 3),
+        }
+        self.epoch, self.next_batch, self.loss_sum, self.norm_sum = self.epoch + 1, 0, 0.0, 0.0
+        self.epoch_began = now
+        append_line(self.run_dir / METRICS, json.dumps(record))
+        report.epoch_done(record)
         self._save_checkpoint()
         self.display.epoch_done(record, self.n_batches, self.progress)
 
@@ -309,7 +331,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress), "best": self.best,
             "epoch": self.epoch, "next_batch": self.next_batch, "loss_sum": self.loss_sum,
-            "updates": self.updates, "seconds": self.seconds,
+            "norm_sum": self.norm_sum, "updates": self.updates,
+            "seconds": self.seconds, "epoch_began": self.epoch_began,
         }, self.run_dir / CHECKPOINT)
         self._last_checkpoint = time.monotonic()
 
@@ -327,7 +350,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress, self.best = Progress(**state["progress"]), state["best"]
         self.epoch, self.next_batch, self.loss_sum = state["epoch"], state["next_batch"], state["loss_sum"]
-        self.updates, self._seconds_before = state["updates"], state["seconds"]
+        self.norm_sum, self.updates = state["norm_sum"], state["updates"]
+        self._seconds_before, self.epoch_began = state["seconds"], state["epoch_began"]
         lines = metrics.read_text().splitlines() if metrics.exists() else []
         write_text(metrics, "".join(line + "\n" for line in lines[: self.epoch]))
         what = "finished before" if self.ending else "continuing"

@@ -50,6 +50,11 @@ class Validation:
             "energy_per_atom": self.energy_error,
         }
 
+    def curves(self) -> dict[str, list[float]]:
+        """Errors at the start frame and at each step, four digits: their sum, then each species; eV/Å."""
+        columns = dict(zip(["sum", *self.elements], [self.by_step.sum(axis=1), *self.by_step.T], strict=True))
+        return {name: [float(f"{value:.4g}") for value in values] for name, values in columns.items()}
+
 
 def validate(
     potential: Potential, points: Subsequences, indices: Sequence[int], length: int, batch_size: int, skin: float

@@ -25,6 +25,7 @@ def dtmd(*arguments, cwd: Path | None = None) -> subprocess.CompletedProcess:
     (["train", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     (["export", "nowhere.pt"], "nowhere.pt: no such file"),
     (["info", "nowhere.pt"], "nowhere.pt: no such file"),
+    (["summary", "nowhere"], "nowhere/metrics.jsonl: cannot be read"),
     (["export", "--format", "onnx", "x.pt"], "--format onnx: unknown"),
     (["compare", "one.lammpstrj"], "give at least one MD trajectory"),
     (["compare", "run.lammpstrj", "empty"], "no AIMD output in this folder"),

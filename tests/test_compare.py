@@ -12,8 +12,9 @@ from dtmd import report
 from dtmd.compare import CompareSettings, compare
 from dtmd.errors import DtmdError
 from dtmd.observables.statistics import Estimate
+from dtmd.presentation.numbers import number
 from dtmd.report import write_report
-from dtmd.report_summary import SUMMARY_COLUMNS, number, short_names, summary_rows, with_interval
+from dtmd.report_summary import SUMMARY_COLUMNS, short_names, summary_rows, with_interval
 from dtmd.trajectory import Trajectory
 
 CELL = np.array([[12.3, 0, 0], [-6.15, 10.652112, 0], [0, 0, 14.0]])

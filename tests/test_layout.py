@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "dtmd"
 LAYERS = """
 errors units resources
 files trajectory memory
+presentation
 models store
 structures config
 ingest artefact
@@ -19,6 +20,7 @@ rollout losses
 subsequences curriculum
 checkpoint validation display
 training_data
+training_report
 data_views
 train export
 plugin
@@ -33,7 +35,8 @@ __main__
 
 RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module in line.split()}
 LIGHT = ("plugin", "resources", "errors", "units", "files", "trajectory", "store", "ingest", "ingestion",
-         "observables", "compare", "report")
+         "observables", "compare", "report",
+         "presentation")
 
 
 def imports(path: Path) -> set[str]:

@@ -69,16 +69,37 @@ def finished(tmp_path_factory) -> Path:
 def test_a_run_writes_what_is_promised(finished):
     names = {p.name for p in finished.iterdir()}
     assert {"model.pt", "best_S1.pt", "best_S2.pt", "best_S3.pt", "metrics.jsonl", "config.yaml", "checkpoint.pt",
-            "train.log"} <= names
+            "train.log", "about.json", "learning_curves.png", "learning_curves.svg", "summary.html"} <= names
+    assert "tensorboard" not in names
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in records] == list(range(6))
     assert [r["S"] for r in records] == [1, 1, 1, 2, 2, 3]
     assert all(r["validation"]["mepa"] > 0 for r in records)
+    assert [r["stage"] for r in records] == [1, 1, 1, 2, 2, 3] and [r["updates"] for r in records][:3] == [8, 16, 24]
+    assert [r["ends"] for r in records] == [None, None, "stage", None, "stage", "training"]
+    assert all(r["gradient_norm"] > 0 and r["seconds"] * r["updates_per_second"] > 8 for r in records)
     best = min(records, key=lambda r: r["validation"]["mepa"])
     metadata = load_model(finished / "model.pt").metadata
     assert metadata["validation"]["mepa"] == best["validation"]["mepa"]
     assert len(metadata["data_sha256"]) == 64 and metadata["versions"]["torch"] == torch.__version__
     assert load_config(finished / "config.yaml").curriculum.lengths == [1, 2, 3]
+
+
+def test_the_errors_of_each_step_are_those_of_the_means(finished):
+    for line in (finished / "metrics.jsonl").read_text().splitlines():
+        validation = json.loads(line)["validation"]
+        steps = validation["by_step"]
+        assert list(steps) == ["sum", "H", "C", "Pd"] and all(len(values) == 5 for values in steps.values())
+        assert np.mean(steps["sum"][1:]) == pytest.approx(validation["mepa"], rel=1e-3)
+        assert np.mean(steps["Pd"][1:]) == pytest.approx(validation["by_species"]["Pd"], rel=1e-3)
+        assert steps["sum"][0] == pytest.approx(validation["first_frame"], rel=1e-3)
+
+
+def test_tensorboard_that_is_missing_is_said_before_anything_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr("dtmd.training_report.tensorboard.find_spec", lambda name: None)
+    with pytest.raises(DtmdError, match="pip install tensorboard"):
+        train_here(tmp_path, tensorboard=True)
+    assert not list(tmp_path.glob("run_*"))
 
 
 def test_the_best_model_reproduces_its_validation(finished):
@@ -138,7 +159,12 @@ def assert_same_run(one, other, names):
     for name in names:
         expected, got = (load_tensors(folder / name)["weights"] for folder in (one, other))
         assert all(torch.equal(expected[key], got[key]) for key in expected), name
-    assert (one / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
+    assert epochs_without_times(one) == epochs_without_times(other)
+
+
+def epochs_without_times(run):
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: r[key] for key in r if key not in ("seconds", "updates_per_second")} for r in records]
 
 
 SHORT = {

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dtmd.report_figures import AIMD_COLOUR, MD_COLOUR, SPECIES_CYCLE
+from dtmd.presentation.figures import SPECIES_CYCLE
+from dtmd.report_figures import AIMD_COLOUR, MD_COLOUR
 
 
 def main(comparison: Path, out: Path) -> None:

@@ -11,18 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dtmd.evaluation.comparison import Evaluation, ModelResult
-from dtmd.files import written_whole
 from dtmd.observables.statistics import Estimate
-from dtmd.report_figures import CYCLE
+from dtmd.presentation.figures import CYCLE, PRINT_STYLE, write_figure
 
 LOGARITHMIC = 100.0
 """Largest over smallest error from which the ordinate is logarithmic."""
 
-_STYLE = {
-    "font.family": "sans-serif", "font.size": 8.5, "svg.fonttype": "none", "svg.hashsalt": "dtmd",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.linewidth": 0.7,
-    "lines.linewidth": 1.5, "legend.frameon": False, "errorbar.capsize": 2.0,
-}
 _SIZE = (7.0, 3.1)
 """Inches: the width of two columns of a journal."""
 
@@ -34,12 +28,8 @@ def draw_evaluation(evaluation: Evaluation, paths: Sequence[Path]) -> None:
         evaluation: what to draw; models that always diverged are left out.
         paths: .png, .svg or .pdf.
     """
-    with mpl.rc_context(_STYLE):
-        figure = _figure(evaluation)
-        for path in paths:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            with written_whole(path) as temporary:
-                figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
+    with mpl.rc_context(PRINT_STYLE):
+        write_figure(_figure(evaluation), paths)
 
 
 def edges(estimate: Estimate | None) -> tuple[float | None, float | None, float | None]:

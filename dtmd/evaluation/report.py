@@ -20,7 +20,7 @@ from dtmd.evaluation.comparison import Evaluation, Model, ModelResult
 from dtmd.evaluation.figure import draw_evaluation, edges
 from dtmd.files import sha256, write_text
 from dtmd.observables.statistics import Estimate
-from dtmd.report_summary import NOTHING, fixed, number
+from dtmd.presentation.numbers import NOTHING, fixed, number
 
 NAME = "evaluation"
 N_NAMED = 5
