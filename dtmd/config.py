@@ -176,8 +176,9 @@ class TrainConfig(_Section):
         device: auto takes the GPU where there is one.
         threads: CPU threads of torch; none leaves the choice to torch.
         checkpoint_minutes: longest time that a killed run loses.
-        start_from: model file whose weights, reference energies and energy scale the training begins with, in
-            place of fresh ones; relative to the config file.
+        start_from: model file, of dtmd or of mace-torch, whose weights, reference energies and energy scale the
+            training begins with, in place of fresh ones; relative to the config file. `model` is that of the file,
+            and keys that are given must agree with it.
     """
 
     name: str = Field(min_length=1, pattern=r"^[\w.\-]+$")

@@ -54,7 +54,7 @@ class MACEConfig(BaseModel):
     cutoff: float = Field(default=5.0, gt=0)
     channels: int = Field(default=128, gt=0)
     max_L: int = Field(default=1, ge=0)
-    max_ell: int = Field(default=3, ge=0, le=4)
+    max_ell: int = Field(default=3, ge=1, le=4)
     correlation: int = Field(default=3, ge=1, le=4)
     n_layers: int = Field(default=2, ge=1)
     n_rbf: int = Field(default=8, gt=0)
