@@ -28,7 +28,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class ProbeFrames:
-    """Frames that travel with a model, real ones if it was trained here, so that what is made from it can be checked anywhere.
+    """Frames that travel with a model, so that what is made from it can be checked anywhere: real ones of its training.
 
     Attributes:
         structures: K frames as a batch.
@@ -149,7 +149,7 @@ def _made_up_frames(elements: list[str], n_frames: int = 4) -> ProbeFrames:
 
 def provenance() -> dict[str, str]:
     """Versions of the software, and the git revision in a checkout."""
-    versions = {name: version(name) for name in ("dtmd", "torch", "torch-geometric", "numpy", "ase")}
+    versions = {name: version(name) for name in ("dtmd", "torch", "torch-geometric", "mace-torch", "numpy", "ase")}
     checkout = Path(__file__).parent.parent
     if not (checkout / ".git").exists():
         return versions

@@ -25,8 +25,9 @@ from dtmd.potential import Potential
 
 CLASSES = {
     "mace.modules.models": "MACE ScaleShiftMACE",
-    "mace.modules.blocks": "AtomicEnergiesBlock EquivariantProductBasisBlock LinearNodeEmbeddingBlock LinearReadoutBlock "
-                           "NonLinearReadoutBlock RadialEmbeddingBlock ScaleShiftBlock " + " ".join(get_args(Interaction)),
+    "mace.modules.blocks": "AtomicEnergiesBlock EquivariantProductBasisBlock LinearNodeEmbeddingBlock "
+                           "LinearReadoutBlock NonLinearReadoutBlock RadialEmbeddingBlock ScaleShiftBlock "
+                           + " ".join(get_args(Interaction)),
     "mace.modules.irreps_tools": "reshape_irreps",
     "mace.modules.radial": "AgnesiTransform BesselBasis PolynomialCutoff SoftTransform ZBLBasis",
     "mace.modules.symmetric_contraction": "Contraction SymmetricContraction",
@@ -79,12 +80,14 @@ class _Record:
     def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """All parameters and buffers under the names that they have in a state_dict."""
         for group in ("_parameters", "_buffers"):
-            yield from ((prefix + name, value) for name, value in self.state.get(group, {}).items() if value is not None)
+            tensors = self.state.get(group, {}).items()
+            yield from ((prefix + name, tensor) for name, tensor in tensors if tensor is not None)
         for name, module in self.state.get("_modules", {}).items():
             yield from module.tensors(f"{prefix}{name}.") if module is not None else ()
 
 
-RECORDS = [(type(name, (_Record,), {}), f"{module}.{name}") for module, names in CLASSES.items() for name in names.split()]
+RECORDS = [(type(name, (_Record,), {}), f"{module}.{name}")
+           for module, names in CLASSES.items() for name in names.split()]
 
 
 def is_mace_file(path: Path) -> bool:
@@ -133,7 +136,7 @@ def _records(path: Path) -> _Record:
         except (RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise DtmdError(f"{path}: a damaged model of mace-torch ({str(error).splitlines()[0][:120]}); "
                             "copy or download it again") from error
-    if type(model) not in (RECORDS[0][0], RECORDS[1][0]):
+    if type(model).__name__ not in CLASSES["mace.modules.models"].split():
         raise DtmdError(f"{path}: holds a {type(model).__name__}, not a MACE; give the .model file of mace_run_train")
     return model
 
@@ -160,8 +163,11 @@ def _config(model: _Record) -> MACEConfig:
     hidden = _irreps(products[0]["linear"]["irreps_out"])
     contraction = products[0]["symmetric_contractions"]["contractions"]["0"]
     first, *others = [type(block).__name__ for block in interactions]
-    nonlinear = len(interactions) > 1
     transform = type(radial["distance_transform"]).__name__ if "distance_transform" in radial else "none"
+    later = {}
+    if others:
+        (width, *_), = _irreps(model["readouts"][str(len(others))]["hidden_irreps"])
+        later = {"interaction": others[0], "readout_width": width}
     return MACEConfig(
         cutoff=model["r_max"].item(), channels=hidden[0][0], max_L=max(degree for _, degree, _ in hidden),
         max_ell=max(degree for _, degree, _ in _irreps(model["spherical_harmonics"]["irreps_out"])),
@@ -169,10 +175,8 @@ def _config(model: _Record) -> MACEConfig:
         n_layers=len(interactions), n_rbf=len(radial["bessel_fn"]["bessel_weights"]),
         cutoff_power=radial["cutoff_fn"]["p"].item(),
         radial_widths=interactions[0]["conv_tp_weights"]["hs"][1:-1],
-        readout_width=_irreps(model["readouts"][str(len(interactions) - 1)]["hidden_irreps"])[0][0] if nonlinear else 16,
-        avg_num_neighbors=float(interactions[0]["avg_num_neighbors"]),
-        first_interaction=first, **({"interaction": others[0]} if nonlinear else {}),
-        distance_transform=transform.removesuffix("Transform"), pair_repulsion="pair_repulsion_fn" in model,
+        avg_num_neighbors=float(interactions[0]["avg_num_neighbors"]), first_interaction=first,
+        distance_transform=transform.removesuffix("Transform"), pair_repulsion="pair_repulsion_fn" in model, **later,
     )
 
 

@@ -1,4 +1,4 @@
-"""MACE against mace-torch's own model, its files, and what is special to it; tests/test_model_contract.py has the rest."""
+"""MACE against mace-torch's own model, and its files; tests/test_model_contract.py has the rest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dtmd.evaluation.comparison import evaluate as evaluate_models
 from dtmd.export import export_torchscript
 from dtmd.files import sha256
 from dtmd.mace_file import read_mace_file
-from dtmd.models.mace import MACEConfig, _float64_by_default, _known_warnings_ignored, _library
+from dtmd.models.mace import MACE, MACEConfig, _float64_by_default, _known_warnings_ignored, _library
 from dtmd.neighbors import Edges
 from dtmd.potential import Potential
 from dtmd.train import _with_its_model
@@ -150,7 +150,8 @@ def test_a_file_is_exported_and_evaluated_as_it_is(tmp_path, capsys):
     assert exported.path == tmp_path / "mace.lammps.pt" and exported.metadata["elements"] == ["H", "C", "Pd"]
     assert max(exported.deviations.values()) < 1e-10
     assert exported.metadata["probes"] == "made-up structures" and exported.metadata["sha256"] == sha256([path])
-    result = evaluate_models(load_models([path]), example(), EvaluationSettings(steps=2, starts=2, seed=0, batch_size=2))
+    settings = EvaluationSettings(steps=2, starts=2, seed=0, batch_size=2)
+    result = evaluate_models(load_models([path]), example(), settings)
     assert np.isfinite(result.models[0].mepa.value)
 
 
@@ -183,7 +184,8 @@ def test_keys_of_the_model_section_must_agree_with_the_file(tmp_path):
 
 
 def test_the_mean_number_of_neighbours_comes_from_the_data(tmp_path):
-    config = load_config(write_config(tmp_path, model={"architecture": "mace", "channels": 2, "max_ell": 1, "cutoff": 4.0}))
+    model = {"architecture": "mace", "channels": 2, "max_ell": 1, "cutoff": 4.0}
+    config = load_config(write_config(tmp_path, model=model))
     data = load_training_data(config)
     potential = data.new_potential(config)
     structures, positions = real_frame()
@@ -192,6 +194,10 @@ def test_the_mean_number_of_neighbours_comes_from_the_data(tmp_path):
     assert potential.model.interactions[0].avg_num_neighbors == potential.config.avg_num_neighbors
     with pytest.raises(ValueError, match="avg_num_neighbors must be a number"):
         Potential(["H"], MACEConfig(), torch.zeros(1))
+
+
+def test_the_default_size():
+    assert sum(p.numel() for p in MACE(["H", "C", "Pd"], MACEConfig(avg_num_neighbors=1.0)).parameters()) == 751_888
 
 
 def test_degrees_that_do_not_fit():
