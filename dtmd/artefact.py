@@ -70,10 +70,16 @@ def load(path: str | Path) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
 
 def is_torchscript(path: str | Path) -> bool:
     """Whether a file is a TorchScript archive, by its list of contents alone."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
+    return any("/code/" in name for name in members(path))
+
+
+def members(path: str | Path) -> list[str]:
+    """Names of the files in a zip archive, none if a file is no archive or a damaged one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return []
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
+from ase.data import atomic_masses, atomic_numbers
 from pydantic import TypeAdapter
 from torch import Tensor
 
 from dtmd.artefact import is_torchscript
 from dtmd.errors import DtmdError
-from dtmd.files import torch_writing, written_whole
+from dtmd.files import sha256, torch_writing, written_whole
+from dtmd.mace_file import is_mace_file, read_mace_file
 from dtmd.models import ModelConfig
 from dtmd.potential import Potential
 from dtmd.structures import Structures
@@ -25,7 +28,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class ProbeFrames:
-    """Real frames that travel with a model, so that what is made from it can be checked anywhere.
+    """Frames that travel with a model, so that what is made from it can be checked anywhere: real ones of its training.
 
     Attributes:
         structures: K frames as a batch.
@@ -103,9 +106,15 @@ def load_tensors(path: Path) -> dict:
 def load_model(path: Path) -> ModelFile:
     """Read a model file.
 
+    One that mace-torch wrote is taken for what it is; it holds no frames, so it gets some that are made up.
+
     Raises:
         DtmdError: the file is missing, damaged, foreign or of another format version.
     """
+    if is_mace_file(path):
+        potential = read_mace_file(path)
+        metadata = {"origin": "mace-torch", "probes": "made-up structures", "sha256": sha256([path])}
+        return ModelFile(potential, _made_up_frames(potential.elements), metadata)
     content = load_tensors(path)
     if content.get("format") != FORMAT:
         raise DtmdError(f"{path}: not a model that dtmd train wrote; give RUN_DIR/model.pt or RUN_DIR/best_S<k>.pt")
@@ -122,9 +131,25 @@ def load_model(path: Path) -> ModelFile:
     return ModelFile(potential, ProbeFrames(Structures(**probes), positions), content["metadata"])
 
 
+def _made_up_frames(elements: list[str], n_frames: int = 4) -> ProbeFrames:
+    """Periodic boxes of 27 atoms of random elements, displaced from a simple cubic lattice."""
+    spacing, n_atoms = 2.4, 27
+    random = np.random.default_rng(0)
+    lattice = np.stack(np.meshgrid(*[np.arange(3)] * 3), axis=-1).reshape(1, n_atoms, 3)
+    positions = spacing * (lattice + random.uniform(-0.15, 0.15, (n_frames, n_atoms, 3)))
+    species = random.integers(len(elements), size=n_frames * n_atoms)
+    masses = np.array([atomic_masses[atomic_numbers[element]] for element in elements])[species]
+    structures = Structures(
+        torch.from_numpy(species), torch.from_numpy(masses), torch.arange(n_frames).repeat_interleave(n_atoms),
+        (3 * spacing * torch.eye(3, dtype=torch.float64)).repeat(n_frames, 1, 1),
+        torch.ones(n_frames, 3, dtype=torch.bool),
+    )
+    return ProbeFrames(structures, torch.from_numpy(positions.reshape(-1, 3)))
+
+
 def provenance() -> dict[str, str]:
     """Versions of the software, and the git revision in a checkout."""
-    versions = {name: version(name) for name in ("dtmd", "torch", "torch-geometric", "numpy", "ase")}
+    versions = {name: version(name) for name in ("dtmd", "torch", "torch-geometric", "mace-torch", "numpy", "ase")}
     checkout = Path(__file__).parent.parent
     if not (checkout / ".git").exists():
         return versions

@@ -121,7 +121,8 @@ def export(
         raise DtmdError(f"--format {format}: unknown; the formats are: torchscript")
     exported = export_torchscript(model, output)
     seen = ", ".join(f"{name} {value:.1e}" for name, value in exported.deviations.items())
-    console.print(f"wrote {exported.path}\nlargest relative deviation from the model on real frames: {seen}\n\n"
+    frames = exported.metadata.get("probes", "real frames")
+    console.print(f"wrote {exported.path}\nlargest relative deviation from the model on {frames}: {seen}\n\n"
                   "in the LAMMPS input (units metal; atom_modify map yes; atom types in this order):\n\n"
                   f"{pair_coeff_lines(exported.path, exported.metadata['elements'])}", soft_wrap=True)
 

@@ -198,8 +198,9 @@ class TrainConfig(_Section):
         device: auto takes the GPU where there is one.
         threads: CPU threads of torch; none leaves the choice to torch.
         checkpoint_minutes: longest time that a killed run loses.
-        start_from: model file whose weights, reference energies and energy scale the training begins with, in
-            place of fresh ones; relative to the config file.
+        start_from: model file, of dtmd or of mace-torch, whose weights, reference energies and energy scale the
+            training begins with, in place of fresh ones; relative to the config file. `model` is that of the file,
+            and keys that are given must agree with it.
         tensorboard: write the curves as TensorBoard events too; the package is not among the dependencies.
     """
 
@@ -277,7 +278,10 @@ def _resolve(content: dict, where: str, folder: Path) -> TrainConfig:
     """Fill in the preset, validate, and take relative paths from `folder`."""
     if content.get("preset") in PRESETS:
         preset = Path(__file__).parent / "presets" / f"{content['preset']}.yaml"
-        content = _over(yaml.safe_load(preset.read_text(encoding="utf-8")), content)
+        defaults = yaml.safe_load(preset.read_text(encoding="utf-8"))
+        if content.get("start_from"):  # the model is that of the file
+            defaults.pop("model", None)
+        content = _over(defaults, content)
     try:
         config = TrainConfig.model_validate(content)
     except ValidationError as error:

@@ -93,7 +93,8 @@ def _check(model: ModelFile, path: Path) -> dict[str, float]:
     bad = {name: value for name, value in worst.items() if not value <= tolerance}
     if bad:
         found = ", ".join(f"{name} {value:.1e}" for name, value in bad.items())
-        raise DtmdError(f"the exported potential differs from the model on real frames: {found} relative "
+        frames = model.metadata.get("probes", "real frames")
+        raise DtmdError(f"the exported potential differs from the model on {frames}: {found} relative "
                         f"(allowed {tolerance:.0e}); it was not written. Please report this with the model file")
     return worst
 

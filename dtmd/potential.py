@@ -31,7 +31,7 @@ class Potential(nn.Module):
         super().__init__()
         self.elements = list(elements)
         self.config = config
-        self.model = build_model(config, len(elements))
+        self.model = build_model(config, self.elements)
         self.register_buffer("reference_energies", reference_energies.to(torch.float64))
         self.register_buffer("energy_scale", torch.tensor(energy_scale, dtype=torch.float64))
 

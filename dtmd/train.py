@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -59,6 +60,8 @@ def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay) -> Path:
     with enough_memory(lambda: "the AIMD does not fit into the memory; put it into a store with dtmd ingest, which "
                        "is not loaded but mapped, and train on that"):
         data = load_training_data(config, display.reading)
+    if config.start_from:
+        config = _with_its_model(config, run_dir)
     _claim(run_dir, config)
     return Trainer(config, run_dir, data, display).run()
 
@@ -360,27 +363,41 @@ class Trainer:
         )
 
 
+def _with_its_model(config: TrainConfig, run_dir: Path) -> TrainConfig:
+    """The config with the model section of the file that `start_from` names.
+
+    Raises:
+        DtmdError: no model, or one with other values for keys of the section that the config gives.
+    """
+    file = run_dir / START if (run_dir / CHECKPOINT).exists() else config.start_from
+    there, here = load_model(file).potential.config, config.model
+    differ = [f"model.{key} {getattr(there, key, None)} there, {getattr(here, key)} here"
+              for key in sorted(here.model_fields_set) if getattr(there, key, None) != getattr(here, key)]
+    if differ:
+        raise DtmdError(f"start_from: {config.start_from} does not fit this config: {'; '.join(differ)}. Leave the "
+                        "model section out to take that of the file, or leave start_from out")
+    try:
+        return TrainConfig.model_validate(dict(config) | {"model": there})
+    except ValidationError as error:
+        raise DtmdError(f"start_from: {config.start_from}: {error.errors()[0]['msg']}") from error
+
+
 def _started(config: TrainConfig, run_dir: Path, data: TrainingData) -> Potential:
     """The potential that `start_from` names, as it was when the run began.
 
     Raises:
-        DtmdError: no model, one of another architecture, or one that does not know all elements of the data.
+        DtmdError: it does not know all elements of the data.
     """
     own = run_dir / START
     if not (run_dir / CHECKPOINT).exists():
-        load_model(config.start_from)  # names the original if it is none
         with written_whole(own) as temporary:
             temporary.write_bytes(config.start_from.read_bytes())
     potential = load_model(own).potential
-    there, here = potential.config.model_dump(), config.model.model_dump()
-    differ = [f"model.{key} {there.get(key)} there, {here.get(key)} here"
-              for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
     missing = sorted(set(data.elements) - set(potential.elements))
     if missing:
-        differ.append(f"it knows {', '.join(potential.elements)}, the data hold {', '.join(missing)} too")
-    if differ:
-        raise DtmdError(f"start_from: {config.start_from} does not fit this config: {'; '.join(differ)}. Give the "
-                        "model section it was trained with and data of its elements, or leave start_from out")
+        raise DtmdError(f"start_from: {config.start_from} does not fit this config: it knows "
+                        f"{', '.join(potential.elements)}, the data hold {', '.join(missing)} too. Give data of its "
+                        "elements, or leave start_from out")
     return potential.to_precision(getattr(torch, config.precision))
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from vesin import NeighborList
 
 from dtmd.checkpoint import ProbeFrames
 from dtmd.config import TrainConfig
 from dtmd.errors import DtmdError
 from dtmd.ingest import Watch, read_aimd, unwatched
+from dtmd.models.mace import MACEConfig
 from dtmd.neighbors import Edges
 from dtmd.potential import Potential
 from dtmd.store import in_slices
@@ -51,11 +53,14 @@ class TrainingData:
         return different
 
     def new_potential(self, config: TrainConfig) -> Potential:
-        """A fresh potential with reference energies and energy scale from the training data."""
+        """A fresh potential with what its config and scales leave to the training data."""
         torch.manual_seed(config.seed)
         reference = fit_reference_energies(self.training, self.elements).values
         scale = float(np.sqrt(np.mean([_mean_square(t.forces) for t in self.training])))
-        potential = Potential(self.elements, config.model, torch.from_numpy(reference), scale)
+        model = config.model
+        if isinstance(model, MACEConfig) and model.avg_num_neighbors is None:
+            model = model.model_copy(update={"avg_num_neighbors": mean_neighbors(self.training, model.cutoff)})
+        potential = Potential(self.elements, model, torch.from_numpy(reference), scale)
         return potential.to_precision(getattr(torch, config.precision))
 
     def training_points(self, potential: Potential, config: TrainConfig) -> Subsequences:
@@ -134,6 +139,14 @@ def digest_of(trajectories: list[Trajectory]) -> str:
             for piece in in_slices(array) if array is not None else ():
                 digest.update(np.ascontiguousarray(piece).data)
     return digest.hexdigest()
+
+
+def mean_neighbors(trajectories: list[Trajectory], cutoff: float) -> float:
+    """Neighbours of an atom within the cutoff (Å), mean over the atoms of the first frames of the trajectories."""
+    search = NeighborList(cutoff=cutoff, full_list=True)
+    n_pairs = [len(search.compute(t.positions[0], box=t.cells[0], periodic=t.pbc, quantities="i")[0])
+               for t in trajectories]
+    return max(sum(n_pairs), 1) / sum(len(t.numbers) for t in trajectories)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -22,6 +24,8 @@ SMALL = {
     "egnn": {"width": 16, "n_layers": 2, "n_frequencies": 8},
     "painn": {"width": 8, "n_layers": 2, "n_rbf": 6},
     "visnet": {"width": 8, "n_layers": 3, "n_heads": 2, "n_rbf": 6},
+    "mace": {"channels": 4, "max_ell": 2, "correlation": 2, "n_rbf": 4, "radial_widths": [8], "readout_width": 4,
+             "avg_num_neighbors": 1.0},
 }
 """Settings that make the tests fast; an architecture adds its own here."""
 
@@ -32,9 +36,14 @@ BOX = np.diag([30.0, 30.0, 30.0])
 
 def potential_of(name: str, precision: torch.dtype = torch.float64) -> Potential:
     """A small potential of the architecture for H, C, Pd with fresh weights."""
+    return copy.deepcopy(_built(name)).to_precision(precision)
+
+
+@functools.cache
+def _built(name: str) -> Potential:
     torch.manual_seed(0)
     config = TypeAdapter(ModelConfig).validate_python({"architecture": name, "cutoff": CUTOFF, **SMALL[name]})
-    return Potential(["H", "C", "Pd"], config, torch.tensor([-14.0, -60.0, -20.0])).to_precision(precision)
+    return Potential(["H", "C", "Pd"], config, torch.tensor([-14.0, -60.0, -20.0]))
 
 
 def evaluate(

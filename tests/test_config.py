@@ -152,3 +152,8 @@ def test_differences_between_configs_name_the_keys(tmp_path):
     assert differences(dump_config(config), config) == {}
     assert differences(dump_config(config), other) == {
         "data.stride": "2 (was 1)", "optimizer.accumulate": "4 (was None)"}
+
+
+def test_a_model_to_start_from_leaves_the_model_of_the_preset(tmp_path):
+    config = load_config(write(tmp_path, "preset: small\ndata: {train: [a]}\nstart_from: old.pt"))
+    assert not config.model.model_fields_set - {"architecture"} and config.optimizer.batch_size == 4

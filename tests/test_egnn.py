@@ -13,9 +13,9 @@ from dtmd.models.egnn import EGNN, EGNNConfig
 
 
 def test_the_article_size_has_513281_parameters():
-    assert sum(p.numel() for p in EGNN(3, EGNNConfig()).parameters()) == 513_281
+    assert sum(p.numel() for p in EGNN(["H", "C", "Pd"], EGNNConfig()).parameters()) == 513_281
     article = EGNNConfig(envelope="none", readout="pooled", n_knots=0)
-    assert sum(p.numel() for p in EGNN(3, article).parameters()) == 513_281
+    assert sum(p.numel() for p in EGNN(["H", "C", "Pd"], article).parameters()) == 513_281
 
 
 @pytest.fixture

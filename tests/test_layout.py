@@ -16,6 +16,7 @@ structures config
 ingest artefact
 ingestion
 neighbors potential
+mace_file
 rollout losses
 subsequences curriculum
 checkpoint validation display

@@ -21,7 +21,7 @@ def painn(precision: torch.dtype, **config) -> Potential:
 
 
 def test_the_default_size():
-    assert sum(p.numel() for p in PaiNN(3, PaiNNConfig()).parameters()) == 540_929
+    assert sum(p.numel() for p in PaiNN(["H", "C", "Pd"], PaiNNConfig()).parameters()) == 540_929
 
 
 def test_one_layer_sees_angles():

@@ -2,7 +2,7 @@
 
 An architecture is one file and one entry of `ARCHITECTURES` below. The file holds a pydantic config,
 whose `architecture` field names it and which has a `cutoff` (Å) and a `per_atom_energy`, and a
-`torch.nn.Module` built from `(n_species, config)`. Its forward pass has the signature
+`torch.nn.Module` built from `(elements, config)`, elements by symbol. Its forward pass has the signature
 
     forward(species, edge_index, edge_vec, graph_index, n_graphs) -> node_energy
 
@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from torch import nn
 
 from dtmd.models.egnn import EGNN, EGNNConfig
+from dtmd.models.mace import MACE, MACEConfig
 from dtmd.models.painn import PaiNN, PaiNNConfig
 from dtmd.models.visnet import ViSNet, ViSNetConfig
 
@@ -27,6 +28,7 @@ ARCHITECTURES: dict[type[BaseModel], type[nn.Module]] = {
     EGNNConfig: EGNN,
     PaiNNConfig: PaiNN,
     ViSNetConfig: ViSNet,
+    MACEConfig: MACE,
 }
 
 
@@ -40,6 +42,6 @@ ModelConfig = Annotated[
 """The config of any architecture, told apart by `architecture`; without it, EGNN's."""
 
 
-def build_model(config: ModelConfig, n_species: int) -> nn.Module:
+def build_model(config: ModelConfig, elements: list[str]) -> nn.Module:
     """The module that belongs to the config, with fresh weights."""
-    return ARCHITECTURES[type(config)](n_species, config)
+    return ARCHITECTURES[type(config)](elements, config)

@@ -49,13 +49,13 @@ class EGNNConfig(BaseModel):
 class EGNN(nn.Module):
     """Three message-passing layers over random Fourier features of the distances (article eqs. 2–7)."""
 
-    def __init__(self, n_species: int, config: EGNNConfig) -> None:
+    def __init__(self, elements: list[str], config: EGNNConfig) -> None:
         super().__init__()
-        self.n_species = n_species
+        self.n_species = len(elements)
         self.cutoff = config.cutoff
         self.has_envelope = config.envelope == "smooth"
         self.pooled = config.readout == "pooled"
-        self.embedding = nn.Linear(n_species, config.width)
+        self.embedding = nn.Linear(len(elements), config.width)
         self.layers = nn.ModuleList(_MessageLayer(config) for _ in range(config.n_layers))
         self.readout = nn.Sequential(
             nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, 1)

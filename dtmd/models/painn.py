@@ -44,13 +44,13 @@ class PaiNN(nn.Module):
     first layer, and the last layer's are not read.
     """
 
-    def __init__(self, n_species: int, config: PaiNNConfig) -> None:
+    def __init__(self, elements: list[str], config: PaiNNConfig) -> None:
         super().__init__()
         width, last = config.width, config.n_layers - 1
         self.cutoff = config.cutoff
         self.n_rbf = config.n_rbf
         self.width = width
-        self.embedding = nn.Embedding(n_species, width)
+        self.embedding = nn.Embedding(len(elements), width)
         self.messages = nn.ModuleList(_Message(config, reads_vectors=k > 0) for k in range(config.n_layers))
         self.updates = nn.ModuleList(_Update(width, writes_vectors=k < last) for k in range(config.n_layers))
         self.readout = nn.Sequential(nn.Linear(width, width // 2), nn.SiLU(), nn.Linear(width // 2, 1))

@@ -94,14 +94,14 @@ def smooth_norm(vectors: Tensor, softening: float = 0.01) -> Tensor:
 class ViSNet(nn.Module):
     """Equivariant message passing with runtime geometry calculation."""
 
-    def __init__(self, n_species: int, config: ViSNetConfig) -> None:
+    def __init__(self, elements: list[str], config: ViSNetConfig) -> None:
         super().__init__()
         width = config.width
         self.cutoff = config.cutoff
         self.n_rbf = config.n_rbf
         self.lmax: int = config.lmax
-        self.embedding = nn.Embedding(n_species, width)
-        self.neighbour_embedding = nn.Embedding(n_species, width)
+        self.embedding = nn.Embedding(len(elements), width)
+        self.neighbour_embedding = nn.Embedding(len(elements), width)
         self.neighbour_filter = nn.Linear(config.n_rbf, width)
         self.combine = nn.Linear(2 * width, width)
         self.edge_filter = nn.Linear(config.n_rbf, width)
