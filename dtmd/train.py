@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from dtmd.files import append_line, sha256, write_text, written_whole
 from dtmd.losses import RolloutLoss
 from dtmd.neighbors import Edges, FrameEdges, RolloutEdges
 from dtmd.potential import Potential, Prediction
+from dtmd.ranks import Ranks
 from dtmd.rollout import NonFiniteForces, accumulate_gradient
 from dtmd.subsequences import Points
 from dtmd.training_data import TrainingData, fit_reference_energies, load_training_data, mixed_text
@@ -36,21 +38,25 @@ START = "start.pt"
 """Copy of the model that a training starts from, so that a run goes on whatever becomes of the original."""
 
 
-def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay) -> Path:
+def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay, ranks: Ranks = Ranks()) -> Path:
     """Run or continue the training that `config` describes; returns the path of the best model.
 
     A run that was killed goes on from its last checkpoint and ends with the same weights as an
-    undisturbed one.
+    undisturbed one, to rounding also on another number of ranks.
 
     Raises:
         DtmdError: bad data, a folder that holds another run, a model to start from that does not fit, forces
-            that are not finite.
+            that are not finite, ranks that read other data or are gone.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    data = load_training_data(config)
-    _claim(run_dir, config)
-    return Trainer(config, run_dir, data, display).run()
+    ranks.set_threads(config.threads)
+    with ranks.together():
+        data = load_training_data(config)
+    digest = ranks.on_main(lambda: data.digest)
+    with ranks.together():
+        if data.digest != digest:
+            raise DtmdError(f"rank {ranks.rank} reads other AIMD than rank 0; give all machines the same files")
+    ranks.on_main(lambda: _claim(run_dir, config))
+    return Trainer(config, run_dir, data, display, ranks).run()
 
 
 def _claim(run_dir: Path, config: TrainConfig) -> None:
@@ -72,15 +78,19 @@ for its large arrays are given back to the system and fetched again (full-size E
 
 
 class Trainer:
-    """State of a run: weights, optimizer, curriculum, position in the epoch."""
+    """State of a run: weights, optimizer, curriculum, position in the epoch; the same on all ranks."""
 
-    def __init__(self, config: TrainConfig, run_dir: Path, data: TrainingData, display: TrainingDisplay) -> None:
+    def __init__(
+        self, config: TrainConfig, run_dir: Path, data: TrainingData, display: TrainingDisplay, ranks: Ranks
+    ) -> None:
         self.config = config
         self.run_dir = run_dir
         self.data = data
         self.display = display
-        self.device = _device(config.device)
-        potential = _started(config, run_dir, data) if config.start_from else data.new_potential(config)
+        self.ranks = ranks
+        with ranks.together():
+            self.device = ranks.device(config.device)
+        potential = ranks.on_main(lambda: _first_potential(config, run_dir, data))
         self.potential = potential.to(self.device)
         self.loss = RolloutLoss.of(config.loss, potential.elements, self.device)
         self.optimizer = torch.optim.Adam(self.potential.parameters())
@@ -111,9 +121,9 @@ class Trainer:
         """Train until the curriculum is finished."""
         logger.info(
             "%d training subsequences from %d trajectories, %d validation rollouts of %d frames from %d others; "
-            "%d parameters on %s", len(self.points), len(self.data.training), len(self.validation_indices),
+            "%d parameters; ranks: %d on %s", len(self.points), len(self.data.training), len(self.validation_indices),
             self.config.curriculum.validation_length, len(self.data.validation),
-            sum(p.numel() for p in self.potential.parameters()), self.device,
+            sum(p.numel() for p in self.potential.parameters()), self.ranks.size, self.device.type,
         )
         fit = fit_reference_energies(self.data.training, self.data.elements)
         logger.info("reference energies, eV/atom: %s", ", ".join(
@@ -130,7 +140,7 @@ class Trainer:
             while not self.progress.finished:
                 self._train_epoch()
                 self._close_epoch()
-        if not (self.run_dir / MODEL).exists():
+        if not self.ranks.on_main((self.run_dir / MODEL).exists):
             raise DtmdError(f"{self.run_dir}: every validation rollout came to forces that are not finite, so there "
                             "is no model; train longer at S = 1, or lower curriculum.validation_length")
         return self.run_dir / MODEL
@@ -146,7 +156,7 @@ class Trainer:
             self.loss_sum += self._update(order[first : first + batch_size])
             self.next_batch += 1
             self.display.batch_done(self.epoch, self.next_batch, self.n_batches, self.progress, self.best)
-            if time.monotonic() - self._last_checkpoint > 60.0 * self.config.checkpoint_minutes:
+            if self.ranks.is_main and time.monotonic() - self._last_checkpoint > 60.0 * self.config.checkpoint_minutes:
                 self._save_checkpoint()
 
     @cached_property
@@ -159,23 +169,35 @@ class Trainer:
         return min(math.ceil(options.batch_size * n_atoms / PART_ATOMS), options.batch_size)
 
     def _update(self, indices: list[int]) -> float:
-        """One optimizer step on these subsequences; returns the loss."""
-        options = self.config.optimizer
+        """One optimizer step on these subsequences, of which each rank does its share; returns the loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        names, losses = [], []
-        for part in np.array_split(indices, min(self._n_parts, len(indices))):
-            points = self.points.batch(part, self.device)
-            names += points.names
-            try:
-                losses.append(self._accumulate(points, share=len(part) / len(indices)))
-            except NonFiniteForces as error:
-                raise DtmdError(self._broken(points.names, str(error))) from error
-        loss = torch.stack(losses).sum().item()
-        norm = torch.nn.utils.clip_grad_norm_(self.potential.parameters(), options.gradient_clip)
+        own, trouble = self.ranks.share(indices), None
+        try:
+            own_loss = self._add_gradient(own, len(indices))
+        except DtmdError as error:  # the other ranks hear of it by the sum
+            own_loss, trouble = torch.full((), math.nan, dtype=torch.float64, device=self.device), error
+        loss = self.ranks.sum_gradients(self.potential.parameters(), own_loss).item()
+        norm = torch.nn.utils.clip_grad_norm_(self.potential.parameters(), self.config.optimizer.gradient_clip)
         if not math.isfinite(loss) or not torch.isfinite(norm):
-            raise DtmdError(self._broken(names, f"loss {loss:g}, gradient norm {norm:g}"))
+            what = f"loss {loss:g}, gradient norm {norm:g}"
+            if trouble is None and not torch.isfinite(own_loss):
+                trouble = self._broken(own, what)
+            self.ranks.raise_first(trouble)
+            raise self._broken(indices, what)
         self.optimizer.step()
         self.average.update_parameters(self.potential)
+        return loss
+
+    def _add_gradient(self, own: Sequence[int], batch_size: int) -> Tensor:
+        """Add the gradient of this rank's share of a batch; returns what it adds to the loss of the whole."""
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        n_parts = min(math.ceil(self._n_parts / self.ranks.size), len(own))
+        for part in np.array_split(own, n_parts) if n_parts else ():
+            points = self.points.batch(part, self.device)
+            try:
+                loss = loss + self._accumulate(points, share=len(part) / batch_size)
+            except NonFiniteForces as error:
+                raise self._broken(part, str(error)) from error
         return loss
 
     def _accumulate(self, points: Points, share: float) -> Tensor:
@@ -195,10 +217,12 @@ class Trainer:
             return edges
         return FrameEdges(edges, points.positions, self.config.rollout.neighbors_every)
 
-    def _broken(self, names: list[str], what: str) -> str:
-        return (f"{self.run_dir}: training broke down at S = {self.length}, epoch {self.epoch}, batch "
-                f"{self.next_batch}: {what}. Batch: {', '.join(names[:4])}, … The best model so far is kept; "
-                "lower the learning rate or lengthen the stages before it, in a new folder")
+    def _broken(self, indices: Sequence[int], what: str) -> DtmdError:
+        names = self.points.batch(indices[:4], self.device).names
+        return DtmdError(
+            f"{self.run_dir}: training broke down at S = {self.length}, epoch {self.epoch}, batch "
+            f"{self.next_batch}: {what}. Batch: {', '.join(names)}, … The best model so far is kept; "
+            "lower the learning rate or lengthen the stages before it, in a new folder")
 
     def _close_epoch(self) -> None:
         """Validate, save what is best, move the curriculum on, checkpoint."""
@@ -206,29 +230,31 @@ class Trainer:
         self.display.validating()
         validation = validate(
             self.average.module, self.validation_points, self.validation_indices, curriculum.validation_length,
-            options.validation_batch_size, options.skin,
+            options.validation_batch_size, options.skin, self.ranks,
         )
         length, learning_rate = self.length, self.progress.learning_rate
         self.progress = after_epoch(self.progress, validation.mepa, curriculum)
         if self.progress.improved:
-            self._save_best(validation)
+            self.ranks.on_main(lambda: self._save_best(validation))
+            self.best = min(self.best, validation.mepa)
         record = {
             "epoch": self.epoch, "S": length, "learning_rate": learning_rate,
             "loss": self.loss_sum / self.n_batches, "validation": validation.as_dict(),
             "best_of_stage": self.progress.improved,
         }
         self.epoch, self.next_batch, self.loss_sum = self.epoch + 1, 0, 0.0
-        append_line(self.run_dir / METRICS, json.dumps(record))
+        self.ranks.on_main(lambda: append_line(self.run_dir / METRICS, json.dumps(record)))
         if stage_converged(self.progress, curriculum):
             self._begin_next_stage()
-        self._save_checkpoint()
+        self.ranks.on_main(self._save_checkpoint)
         self.display.epoch_done(record, self.n_batches, self.progress)
 
     def _begin_next_stage(self) -> None:
         """Go on from the best weights of this stage."""
         best = self.run_dir / f"best_S{self.length}.pt"
-        if best.exists():  # absent when every rollout of the stage diverged
-            weights = load_model(best).potential.state_dict()
+        # Absent when every rollout of the stage diverged.
+        weights = self.ranks.on_main(lambda: load_model(best).potential.state_dict() if best.exists() else None)
+        if weights is not None:
             self.potential.load_state_dict(weights)
             self.average.module.load_state_dict(weights)
         self.progress = next_stage(self.progress, self.config.curriculum)
@@ -243,7 +269,6 @@ class Trainer:
         } | self._start_record())
         save_model(model, self.run_dir / f"best_S{self.length}.pt")
         if validation.mepa < self.best:
-            self.best = validation.mepa
             save_model(model, self.run_dir / MODEL)
 
     def _start_record(self) -> dict:
@@ -263,33 +288,42 @@ class Trainer:
         self._last_checkpoint = time.monotonic()
 
     def _restore(self) -> None:
-        """Take up the last checkpoint, if there is one, and forget metrics written after it."""
-        path, metrics = self.run_dir / CHECKPOINT, self.run_dir / METRICS
-        if not path.exists():
-            metrics.unlink(missing_ok=True)
+        """Take up the last checkpoint, if there is one."""
+        state = self.ranks.on_main(self._last_state)
+        if state is None:
             return
-        state = load_tensors(path)
-        if state["data_sha256"] != self.data.digest:
-            raise DtmdError(f"{path}: the AIMD files have changed since this run began; give another folder with -o")
         self.potential.load_state_dict(state["weights"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress, self.best = Progress(**state["progress"]), state["best"]
         self.epoch, self.next_batch, self.loss_sum = state["epoch"], state["next_batch"], state["loss_sum"]
-        lines = metrics.read_text().splitlines() if metrics.exists() else []
-        write_text(metrics, "".join(line + "\n" for line in lines[: self.epoch]))
         what = "finished before" if self.progress.finished else "continuing"
         logger.info(
             "%s: %s, S = %d, epoch %d, batch %d", self.run_dir, what, self.length, self.epoch, self.next_batch
         )
 
+    def _last_state(self) -> dict | None:
+        """What the last checkpoint holds, if there is one; metrics written after it are forgotten."""
+        path, metrics = self.run_dir / CHECKPOINT, self.run_dir / METRICS
+        if not path.exists():
+            metrics.unlink(missing_ok=True)
+            return None
+        state = load_tensors(path)
+        if state["data_sha256"] != self.data.digest:
+            raise DtmdError(f"{path}: the AIMD files have changed since this run began; give another folder with -o")
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        write_text(metrics, "".join(line + "\n" for line in lines[: state["epoch"]]))
+        return state
 
-def _started(config: TrainConfig, run_dir: Path, data: TrainingData) -> Potential:
-    """The potential that `start_from` names, as it was when the run began.
+
+def _first_potential(config: TrainConfig, run_dir: Path, data: TrainingData) -> Potential:
+    """A fresh potential, or the one that `start_from` names, as it was when the run began.
 
     Raises:
         DtmdError: no model, one of another architecture, or one that does not know all elements of the data.
     """
+    if config.start_from is None:
+        return data.new_potential(config)
     own = run_dir / START
     if not (run_dir / CHECKPOINT).exists():
         load_model(config.start_from)  # names the original if it is none
@@ -313,10 +347,3 @@ def _average_of(potential: Potential, decay: float | None) -> AveragedModel:
     if decay is None:
         return AveragedModel(potential, avg_fn=lambda average, current, count: current)
     return AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(decay))
-
-
-def _device(name: str) -> torch.device:
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise DtmdError("device: cuda is asked for, torch sees no GPU; set device to cpu or auto, or see dtmd doctor")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")

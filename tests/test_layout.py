@@ -14,7 +14,7 @@ models store
 structures config
 ingest artefact
 ingestion
-neighbors potential
+neighbors potential ranks
 rollout losses
 subsequences curriculum
 checkpoint validation display
