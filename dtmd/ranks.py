@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import NoReturn, TypeVar
 
 import torch
@@ -24,7 +24,6 @@ from dtmd.errors import DtmdError
 T = TypeVar("T")
 
 _PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-_FAILED, _TOLD = "dtmd failed", "dtmd told"  # keys of the store that all ranks see
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def joined(tell: Callable[[DtmdError], None]) -> Iterator[Ranks]:
     try:
         yield ranks
     except DtmdError as error:
-        _stop(store, tell, error)
+        _stop(store, ranks.size, tell, error)
     dist.destroy_process_group()
 
 
@@ -193,19 +192,24 @@ def _begin(ranks: Ranks) -> dist.Store:
     return store
 
 
-def _stop(store: dist.Store, tell: Callable[[DtmdError], None], error: DtmdError) -> NoReturn:
-    """End this process; it speaks if no other has, and else waits for that one, for torchrun ends all after the first.
+def _stop(store: dist.Store, size: int, tell: Callable[[DtmdError], None], error: DtmdError) -> NoReturn:
+    """End this process, after telling of the error if it is the first.
 
+    It waits a little for the others: torchrun ends all when one has ended, and the store goes with the first machine.
     Not by an exception, since what torch takes down at exit may wait for ranks that are gone.
     """
+    until = time.monotonic() + 5.0
     try:
-        if store.add(_FAILED, 1) == 1:
-            tell(error)
-            store.set(_TOLD, "")
-        else:
-            store.wait([_TOLD], timedelta(seconds=10))
-    except RuntimeError:  # the store is gone too
+        is_first = store.add("dtmd failed", 1) == 1
+    except RuntimeError:  # the store is gone, and with it who could have told
+        is_first = True
+    if is_first:
         tell(error)
+    with suppress(RuntimeError):
+        n_told = store.add("dtmd told", 1)
+        while n_told < size and time.monotonic() < until:
+            time.sleep(0.02)
+            n_told = store.add("dtmd told", 0)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(2)
