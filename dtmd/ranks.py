@@ -221,6 +221,6 @@ def _answered() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise DtmdError("another rank of this training has ended, or cannot be reached "
                         f"({reason}); the same command goes on from the last checkpoint") from error

@@ -90,7 +90,9 @@ class Trainer:
         self.ranks = ranks
         with ranks.together():
             self.device = ranks.device(config.device)
-        potential = ranks.on_main(lambda: _first_potential(config, run_dir, data))
+        potential = ranks.on_main(
+            lambda: _started(config, run_dir, data) if config.start_from else data.new_potential(config)
+        )
         self.potential = potential.to(self.device)
         self.loss = RolloutLoss.of(config.loss, potential.elements, self.device)
         self.optimizer = torch.optim.Adam(self.potential.parameters())
@@ -181,9 +183,9 @@ class Trainer:
         if not math.isfinite(loss) or not torch.isfinite(norm):
             what = f"loss {loss:g}, gradient norm {norm:g}"
             if trouble is None and not torch.isfinite(own_loss):
-                trouble = self._broken(own, what)
+                trouble = self._broken_batch(own, what)
             self.ranks.raise_first(trouble)
-            raise self._broken(indices, what)
+            raise self._broken_batch(indices, what)
         self.optimizer.step()
         self.average.update_parameters(self.potential)
         return loss
@@ -197,7 +199,7 @@ class Trainer:
             try:
                 loss = loss + self._accumulate(points, share=len(part) / batch_size)
             except NonFiniteForces as error:
-                raise self._broken(part, str(error)) from error
+                raise DtmdError(self._broken(points.names, str(error))) from error
         return loss
 
     def _accumulate(self, points: Points, share: float) -> Tensor:
@@ -217,12 +219,13 @@ class Trainer:
             return edges
         return FrameEdges(edges, points.positions, self.config.rollout.neighbors_every)
 
-    def _broken(self, indices: Sequence[int], what: str) -> DtmdError:
-        names = self.points.batch(indices[:4], self.device).names
-        return DtmdError(
-            f"{self.run_dir}: training broke down at S = {self.length}, epoch {self.epoch}, batch "
-            f"{self.next_batch}: {what}. Batch: {', '.join(names)}, … The best model so far is kept; "
-            "lower the learning rate or lengthen the stages before it, in a new folder")
+    def _broken_batch(self, indices: Sequence[int], what: str) -> DtmdError:
+        return DtmdError(self._broken(self.points.batch(indices[:4], self.device).names, what))
+
+    def _broken(self, names: list[str], what: str) -> str:
+        return (f"{self.run_dir}: training broke down at S = {self.length}, epoch {self.epoch}, batch "
+                f"{self.next_batch}: {what}. Batch: {', '.join(names[:4])}, … The best model so far is kept; "
+                "lower the learning rate or lengthen the stages before it, in a new folder")
 
     def _close_epoch(self) -> None:
         """Validate, save what is best, move the curriculum on, checkpoint."""
@@ -316,14 +319,12 @@ class Trainer:
         return state
 
 
-def _first_potential(config: TrainConfig, run_dir: Path, data: TrainingData) -> Potential:
-    """A fresh potential, or the one that `start_from` names, as it was when the run began.
+def _started(config: TrainConfig, run_dir: Path, data: TrainingData) -> Potential:
+    """The potential that `start_from` names, as it was when the run began.
 
     Raises:
         DtmdError: no model, one of another architecture, or one that does not know all elements of the data.
     """
-    if config.start_from is None:
-        return data.new_potential(config)
     own = run_dir / START
     if not (run_dir / CHECKPOINT).exists():
         load_model(config.start_from)  # names the original if it is none
