@@ -34,8 +34,12 @@ def main() -> None:
     try:
         app()
     except DtmdError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"dtmd: {error}", markup=False)
+        _tell(error)
         sys.exit(2)
+
+
+def _tell(error: DtmdError) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"dtmd: {error}", markup=False)
 
 
 @app.command()
@@ -83,20 +87,23 @@ def train(
     with console.status("starting"):
         from dtmd.config import TrainConfig, config_for
         from dtmd.display import TrainingDisplay
+        from dtmd.ranks import joined
         from dtmd.train import train as run_training
 
     if print_schema:
         print(json.dumps(TrainConfig.model_json_schema(), indent=2))
         return
-    settings = config_for(sources or [], preset)
-    run_dir = output or Path("runs") / settings.name
-    _log_to(run_dir / "train.log")
-    try:
-        model = run_training(settings, run_dir, TrainingDisplay(console, settings.curriculum))
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from the last checkpoint")
-        sys.exit(130)
-    console.print(f"best model: {model}\nsummary: {run_dir}/summary.html\nnext: dtmd export {model}", soft_wrap=True)
+    with joined(_tell) as ranks:
+        settings = ranks.on_main(lambda: config_for(sources or [], preset))
+        run_dir = output or Path("runs") / settings.name
+        ranks.on_main(lambda: _log_to(run_dir / "train.log"))
+        shown = console if ranks.is_main else Console(quiet=True)
+        try:
+            model = run_training(settings, run_dir, TrainingDisplay(shown, settings.curriculum), ranks)
+        except KeyboardInterrupt:
+            shown.print("interrupted; the same command goes on from the last checkpoint")
+            sys.exit(130)
+    shown.print(f"best model: {model}\nsummary: {run_dir}/summary.html\nnext: dtmd export {model}", soft_wrap=True)
 
 
 @app.command()

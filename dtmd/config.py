@@ -169,9 +169,9 @@ class OptimizerConfig(_Section):
     """Adam on the dynamic-training loss.
 
     Attributes:
-        batch_size: subsequences per update.
-        accumulate: parts in which the batch of an update is worked off one after another; changes memory and
-            speed only. By default one on a GPU, and on a CPU parts that stay in its caches.
+        batch_size: subsequences per update, on all ranks together.
+        accumulate: parts in which the batch of an update is worked off one after another, divided among the
+            ranks; changes memory and speed only. By default one on a GPU, and on a CPU parts that stay in its caches.
         validation_batch_size: rollouts integrated side by side; changes memory and speed only.
         gradient_clip: largest norm of the gradient; larger ones are scaled down.
         ema_decay: validated and saved are the weights averaged exponentially over the updates with this
@@ -196,7 +196,8 @@ class TrainConfig(_Section):
         seed: of the weights, the order of the batches and the split.
         precision: of the network; positions, velocities and sums are float64.
         device: auto takes the GPU where there is one.
-        threads: CPU threads of torch; none leaves the choice to torch.
+        threads: CPU threads of torch, of each rank; none leaves the choice to torch, or divides the cores of a
+            machine among its ranks.
         checkpoint_minutes: longest time that a killed run loses.
         start_from: model file, of dtmd or of mace-torch, whose weights, reference energies and energy scale the
             training begins with, in place of fresh ones; relative to the config file. `model` is that of the file,

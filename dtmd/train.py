@@ -6,6 +6,8 @@ import json
 import logging
 import math
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +28,7 @@ from dtmd.losses import RolloutLoss
 from dtmd.memory import enough_memory
 from dtmd.neighbors import Edges, FrameEdges, RolloutEdges
 from dtmd.potential import Potential, Prediction
+from dtmd.ranks import Ranks
 from dtmd.rollout import NonFiniteForces, accumulate_gradient
 from dtmd.subsequences import Points, epoch_order
 from dtmd.training_data import TrainingData, fit_reference_energies, load_training_data, mixed_text
@@ -43,27 +46,31 @@ START = "start.pt"
 """Copy of the model that a training starts from, so that a run goes on whatever becomes of the original."""
 
 
-def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay) -> Path:
+def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay, ranks: Ranks = Ranks()) -> Path:
     """Run or continue the training that `config` describes; returns the path of the best model.
 
     A run that was killed goes on from its last checkpoint and ends with the same weights as an
-    undisturbed one.
+    undisturbed one, to rounding also on another number of ranks.
 
     Raises:
         DtmdError: bad data, a folder that holds another run, a model to start from that does not fit, forces
-            that are not finite, too little memory, TensorBoard that is asked for and not installed.
+            that are not finite, too little memory, TensorBoard that is asked for and not installed, ranks that read
+            other data or are gone.
     """
     if config.tensorboard:
-        require_tensorboard()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    with enough_memory(lambda: "the AIMD does not fit into the memory; put it into a store with dtmd ingest, which "
-                       "is not loaded but mapped, and train on that"):
+        ranks.on_main(require_tensorboard)
+    ranks.set_threads(config.threads)
+    with ranks.together(), enough_memory(lambda: "the AIMD does not fit into the memory; put it into a store with "
+                                         "dtmd ingest, which is not loaded but mapped, and train on that"):
         data = load_training_data(config, display.reading)
+    digest = ranks.on_main(lambda: data.digest)
+    with ranks.together():
+        if data.digest != digest:
+            raise DtmdError(f"rank {ranks.rank} reads other AIMD than rank 0; give all machines the same files")
     if config.start_from:
-        config = _with_its_model(config, run_dir)
-    _claim(run_dir, config)
-    return Trainer(config, run_dir, data, display).run()
+        config = ranks.on_main(lambda: _with_its_model(config, run_dir))
+    ranks.on_main(lambda: _claim(run_dir, config))
+    return Trainer(config, run_dir, data, display, ranks).run()
 
 
 def _claim(run_dir: Path, config: TrainConfig) -> None:
@@ -85,15 +92,21 @@ for its large arrays are given back to the system and fetched again (full-size E
 
 
 class Trainer:
-    """State of a run: weights, optimizer, curriculum, position in the epoch."""
+    """State of a run: weights, optimizer, curriculum, position in the epoch; the same on all ranks."""
 
-    def __init__(self, config: TrainConfig, run_dir: Path, data: TrainingData, display: TrainingDisplay) -> None:
+    def __init__(
+        self, config: TrainConfig, run_dir: Path, data: TrainingData, display: TrainingDisplay, ranks: Ranks
+    ) -> None:
         self.config = config
         self.run_dir = run_dir
         self.data = data
         self.display = display
-        self.device = _device(config.device)
-        potential = _started(config, run_dir, data) if config.start_from else data.new_potential(config)
+        self.ranks = ranks
+        with ranks.together():
+            self.device = ranks.device(config.device)
+        potential = ranks.on_main(
+            lambda: _started(config, run_dir, data) if config.start_from else data.new_potential(config)
+        )
         self.potential = potential.to(self.device)
         self.loss = RolloutLoss.of(config.loss, potential.elements, self.device)
         self.optimizer = torch.optim.Adam(self.potential.parameters())
@@ -133,19 +146,20 @@ class Trainer:
         """Time that the training has taken so far, over all interruptions."""
         return self._seconds_before + time.monotonic() - self._begun
 
-    @property
     def ending(self) -> str | None:
-        """Why the training is over, None if it is not."""
-        return ending(self.progress, self.updates, self.seconds / 3600.0, self.config.curriculum)
+        """Why the training is over, None if it is not; by the clock of rank 0."""
+        curriculum = self.config.curriculum
+        hours = 0.0 if curriculum.max_hours is None else self.ranks.on_main(lambda: self.seconds / 3600.0)
+        return ending(self.progress, self.updates, hours, curriculum)
 
     def run(self) -> Path:
         """Train until the curriculum is finished."""
         logger.info(
             "%d training subsequences from %d trajectories, %d to an epoch; %d validation rollouts of %d frames from "
-            "%d others; Δt %s fs; %d parameters on %s", len(self.points), len(self.data.training), self.epoch_points,
-            len(self.validation_indices), self.config.curriculum.validation_length, len(self.data.validation),
-            ", ".join(f"{timestep:g}" for timestep in self.data.timesteps),
-            sum(p.numel() for p in self.potential.parameters()), self.device,
+            "%d others; Δt %s fs; %d parameters; ranks: %d on %s", len(self.points), len(self.data.training),
+            self.epoch_points, len(self.validation_indices), self.config.curriculum.validation_length,
+            len(self.data.validation), ", ".join(f"{timestep:g}" for timestep in self.data.timesteps),
+            sum(p.numel() for p in self.potential.parameters()), self.ranks.size, self.device.type,
         )
         if len(self.validation_indices) < self.config.data.validation_points:
             logger.info("these are all validation rollouts there are, data.validation_points asks for %d",
@@ -162,15 +176,17 @@ class Trainer:
         if self.config.data.validation is None and self.config.data.split == "time":
             logger.info("validation on the last part of the runs that are trained on: it flatters the model")
         about = describe(self.data, self.potential, self.points, self.validation_indices, str(self.device))
-        report = TrainingReport(self.run_dir, self.config, about, self.updates - self.next_batch)
+        with self.ranks.together():
+            report = (TrainingReport(self.run_dir, self.config, about, self.updates - self.next_batch)
+                      if self.ranks.is_main else nullcontext())
         with self.display, report:
             # Some model there must be, and an epoch that was begun is closed.
-            while self.updates == 0 or self.next_batch > 0 or self.ending is None:
+            while self.updates == 0 or self.next_batch > 0 or self.ending() is None:
                 self._train_epoch()
                 self._close_epoch(report)
         logger.info("the training is over: %s; %d updates in %.2f h, best MEPA %.4f eV/Å",
-                    self.ending, self.updates, self.seconds / 3600.0, self.best)
-        if not (self.run_dir / MODEL).exists():
+                    self.ending(), self.updates, self.seconds / 3600.0, self.best)
+        if not self.ranks.on_main((self.run_dir / MODEL).exists):
             raise DtmdError(f"{self.run_dir}: every validation rollout came to forces that are not finite, so there "
                             "is no model; train longer at S = 1, or lower curriculum.validation_length")
         return self.run_dir / MODEL
@@ -180,14 +196,13 @@ class Trainer:
         order = epoch_order(len(self.points), self.epoch_points, self.config.seed, self.epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.progress.learning_rate
-        while self.next_batch < self.n_batches and (self.ending is None or self.next_batch == 0):
+        while self.next_batch < self.n_batches and (self.next_batch == 0 or self.ending() is None):
             first = self.next_batch * batch_size
-            with enough_memory(self._too_large_batch):
-                self.loss_sum += self._update(order[first : first + batch_size])
+            self.loss_sum += self._update(order[first : first + batch_size])
             self.next_batch += 1
             self.updates += 1
             self.display.batch_done(self.epoch, self.next_batch, self.n_batches, self.progress, self.best)
-            if time.monotonic() - self._last_checkpoint > 60.0 * self.config.checkpoint_minutes:
+            if self.ranks.is_main and time.monotonic() - self._last_checkpoint > 60.0 * self.config.checkpoint_minutes:
                 self._save_checkpoint()
 
     @cached_property
@@ -200,24 +215,37 @@ class Trainer:
         return min(math.ceil(options.batch_size * n_atoms / PART_ATOMS), options.batch_size)
 
     def _update(self, indices: list[int]) -> float:
-        """One optimizer step on these subsequences; returns the loss."""
-        options = self.config.optimizer
+        """One optimizer step on these subsequences, of which each rank does its share; returns the loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        names, losses = [], []
-        for part in np.array_split(indices, min(self._n_parts, len(indices))):
-            points = self.points.batch(part, self.device)
-            names += points.names
-            try:
-                losses.append(self._accumulate(points, share=len(part) / len(indices)))
-            except NonFiniteForces as error:
-                raise DtmdError(self._broken(points.names, str(error))) from error
-        loss = torch.stack(losses).sum().item()
-        norm = torch.nn.utils.clip_grad_norm_(self.potential.parameters(), options.gradient_clip)
+        own, trouble = self.ranks.share(indices), None
+        try:
+            with enough_memory(self._too_large_batch):
+                own_loss = self._add_gradient(own, len(indices))
+        except DtmdError as error:  # the other ranks hear of it by the sum
+            own_loss, trouble = torch.full((), math.nan, dtype=torch.float64, device=self.device), error
+        loss = self.ranks.sum_gradients(self.potential.parameters(), own_loss).item()
+        norm = torch.nn.utils.clip_grad_norm_(self.potential.parameters(), self.config.optimizer.gradient_clip)
         if not math.isfinite(loss) or not torch.isfinite(norm):
-            raise DtmdError(self._broken(names, f"loss {loss:g}, gradient norm {norm:g}"))
+            what = f"loss {loss:g}, gradient norm {norm:g}"
+            if trouble is None and not torch.isfinite(own_loss):
+                trouble = self._broken_batch(own, what)
+            self.ranks.raise_first(trouble)
+            raise self._broken_batch(indices, what)
         self.norm_sum += norm.item()
         self.optimizer.step()
         self.average.update_parameters(self.potential)
+        return loss
+
+    def _add_gradient(self, own: Sequence[int], batch_size: int) -> Tensor:
+        """Add the gradient of this rank's share of a batch; returns what it adds to the loss of the whole."""
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        n_parts = min(math.ceil(self._n_parts / self.ranks.size), len(own))
+        for part in np.array_split(own, n_parts) if n_parts else ():
+            points = self.points.batch(part, self.device)
+            try:
+                loss = loss + self._accumulate(points, share=len(part) / batch_size)
+            except NonFiniteForces as error:
+                raise DtmdError(self._broken(points.names, str(error))) from error
         return loss
 
     def _accumulate(self, points: Points, share: float) -> Tensor:
@@ -236,6 +264,9 @@ class Trainer:
         if self.config.rollout.neighbors == "predicted":
             return edges
         return FrameEdges(edges, points.positions, self.config.rollout.neighbors_every)
+
+    def _broken_batch(self, indices: Sequence[int], what: str) -> DtmdError:
+        return DtmdError(self._broken(self.points.batch(indices[:4], self.device).names, what))
 
     @property
     def _place(self) -> str:
@@ -263,7 +294,7 @@ class Trainer:
                 f"side. The last checkpoint is kept; set optimizer.validation_batch_size to {max(size // 2, 1)} or "
                 "less, which has the same result, and repeat the command")
 
-    def _close_epoch(self, report: TrainingReport) -> None:
+    def _close_epoch(self, report: AbstractContextManager) -> None:
         """Validate, save what is best, move the curriculum on, checkpoint."""
         curriculum, options = self.config.curriculum, self.config.optimizer
         self.display.validating()
@@ -271,7 +302,7 @@ class Trainer:
         with enough_memory(self._too_many_rollouts):
             validation = validate(
                 self.average.module, self.validation_points, self.validation_indices, curriculum.validation_length,
-                options.validation_batch_size, options.skin,
+                options.validation_batch_size, options.skin, self.ranks,
             )
         record = {
             "epoch": self.epoch, "stage": self.progress.stage + 1, "S": self.length,
@@ -282,28 +313,34 @@ class Trainer:
         self.progress = after_epoch(self.progress, validation.mepa, curriculum)
         record["best_of_stage"] = self.progress.improved
         if self.progress.improved:
-            self._save_best(validation)
+            self.ranks.on_main(lambda: self._save_best(validation))
+            self.best = min(self.best, validation.mepa)
         converged = stage_converged(self.progress, curriculum)
         if converged:
             self._begin_next_stage()
         now = self.seconds
         record |= {
-            "ends": "training" if self.ending else "stage" if converged else None,
+            "ends": "training" if self.ending() else "stage" if converged else None,
             "seconds": round(now - self.epoch_began, 3),
             "updates_per_second": round(self.next_batch / trained_in, 3),
         }
         self.epoch, self.next_batch, self.loss_sum, self.norm_sum = self.epoch + 1, 0, 0.0, 0.0
         self.epoch_began = now
+        self.ranks.on_main(lambda: self._write(record, report))
+        self.display.epoch_done(record, self.n_batches, self.progress)
+
+    def _write(self, record: dict, report: TrainingReport) -> None:
+        """What is left of an epoch in the run folder."""
         append_line(self.run_dir / METRICS, json.dumps(record))
         report.epoch_done(record)
         self._save_checkpoint()
-        self.display.epoch_done(record, self.n_batches, self.progress)
 
     def _begin_next_stage(self) -> None:
         """Go on from the best weights of this stage."""
         best = self.run_dir / f"best_S{self.length}.pt"
-        if best.exists():  # absent when every rollout of the stage diverged
-            weights = load_model(best).potential.state_dict()
+        # Absent when every rollout of the stage diverged.
+        weights = self.ranks.on_main(lambda: load_model(best).potential.state_dict() if best.exists() else None)
+        if weights is not None:
             self.potential.load_state_dict(weights)
             self.average.module.load_state_dict(weights)
         self.progress = next_stage(self.progress, self.config.curriculum)
@@ -318,7 +355,6 @@ class Trainer:
         } | self._start_record())
         save_model(model, self.run_dir / f"best_S{self.length}.pt")
         if validation.mepa < self.best:
-            self.best = validation.mepa
             save_model(model, self.run_dir / MODEL)
 
     def _start_record(self) -> dict:
@@ -340,14 +376,10 @@ class Trainer:
         self._last_checkpoint = time.monotonic()
 
     def _restore(self) -> None:
-        """Take up the last checkpoint, if there is one, and forget metrics written after it."""
-        path, metrics = self.run_dir / CHECKPOINT, self.run_dir / METRICS
-        if not path.exists():
-            metrics.unlink(missing_ok=True)
+        """Take up the last checkpoint, if there is one."""
+        state = self.ranks.on_main(self._last_state)
+        if state is None:
             return
-        state = load_tensors(path)
-        if state["data_sha256"] != self.data.digest:
-            raise DtmdError(f"{path}: the AIMD files have changed since this run began; give another folder with -o")
         self.potential.load_state_dict(state["weights"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -355,12 +387,23 @@ class Trainer:
         self.epoch, self.next_batch, self.loss_sum = state["epoch"], state["next_batch"], state["loss_sum"]
         self.norm_sum, self.updates = state["norm_sum"], state["updates"]
         self._seconds_before, self.epoch_began = state["seconds"], state["epoch_began"]
-        lines = metrics.read_text().splitlines() if metrics.exists() else []
-        write_text(metrics, "".join(line + "\n" for line in lines[: self.epoch]))
-        what = "finished before" if self.ending else "continuing"
+        what = "finished before" if self.ending() else "continuing"
         logger.info(
             "%s: %s, S = %d, epoch %d, batch %d", self.run_dir, what, self.length, self.epoch, self.next_batch
         )
+
+    def _last_state(self) -> dict | None:
+        """What the last checkpoint holds, if there is one; metrics written after it are forgotten."""
+        path, metrics = self.run_dir / CHECKPOINT, self.run_dir / METRICS
+        if not path.exists():
+            metrics.unlink(missing_ok=True)
+            return None
+        state = load_tensors(path)
+        if state["data_sha256"] != self.data.digest:
+            raise DtmdError(f"{path}: the AIMD files have changed since this run began; give another folder with -o")
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        write_text(metrics, "".join(line + "\n" for line in lines[: state["epoch"]]))
+        return state
 
 
 def _with_its_model(config: TrainConfig, run_dir: Path) -> TrainConfig:
@@ -406,10 +449,3 @@ def _average_of(potential: Potential, decay: float | None) -> AveragedModel:
     if decay is None:
         return AveragedModel(potential, avg_fn=lambda average, current, count: current)
     return AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(decay))
-
-
-def _device(name: str) -> torch.device:
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise DtmdError("device: cuda is asked for, torch sees no GPU; set device to cpu or auto, or see dtmd doctor")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")

@@ -12,6 +12,7 @@ import torch
 from dtmd.losses import energy_loss, force_error_by_species
 from dtmd.neighbors import Edges
 from dtmd.potential import Potential
+from dtmd.ranks import Ranks
 from dtmd.rollout import NonFiniteForces, rollout
 from dtmd.subsequences import Points, Subsequences
 
@@ -57,23 +58,29 @@ class Validation:
 
 
 def validate(
-    potential: Potential, points: Subsequences, indices: Sequence[int], length: int, batch_size: int, skin: float
+    potential: Potential, points: Subsequences, indices: Sequence[int], length: int, batch_size: int, skin: float,
+    ranks: Ranks = Ranks(),
 ) -> Validation:
-    """Roll out from the chosen subsequences for `length` frames, `batch_size` side by side."""
+    """Roll out from the chosen subsequences for `length` frames, on each rank its share, `batch_size` side by side."""
     device = potential.reference_energies.device
     n_species = len(potential.elements)
     by_step = torch.zeros(length, n_species, dtype=torch.float64, device=device)
     energy_error = torch.zeros((), dtype=torch.float64, device=device)
-    for first in range(0, len(indices), batch_size):
-        batch = points.batch(indices[first : first + batch_size], device)
+    own, diverged = ranks.share(indices), False
+    for first in range(0, len(own), batch_size):
+        batch = points.batch(own[first : first + batch_size], device)
         share = batch.start.structures.n_graphs / len(indices)
         try:
             errors, energy = _errors(potential, batch, length, skin)
         except NonFiniteForces:
-            return Validation(potential.elements, by_step.cpu().numpy(), math.inf, diverged=True)
+            diverged = True
+            break
         by_step += share * errors
         energy_error += share * energy
-    return Validation(potential.elements, by_step.cpu().numpy(), energy_error.item())
+    by_step, energy_error = ranks.sum(by_step).cpu().numpy(), ranks.sum(energy_error).item()
+    if ranks.any(diverged):
+        return Validation(potential.elements, by_step, math.inf, diverged=True)
+    return Validation(potential.elements, by_step, energy_error)
 
 
 def _errors(potential: Potential, batch: Points, length: int, skin: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ models store
 structures config
 ingest artefact
 ingestion
-neighbors potential
+neighbors potential ranks
 mace_file
 rollout losses
 subsequences curriculum
