@@ -33,14 +33,14 @@ def slurm(
     try:
         import submitit
     except ImportError:
-        raise DtmdError("Slurm is spoken to through submitit; run: pip install 'dtmd[slurm]'") from None
+        raise DtmdError("Slurm is spoken to through submitit; run: pip install submitit") from None
     options = {f"slurm_{name}": value for name, value in parameters.items()}
     if n_jobs is not None:
         options["slurm_array_parallelism"] = n_jobs
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         executor.update_parameters(name="dtmd", cpus_per_task=threads, **options)
-    except (RuntimeError, NameError, TypeError) as error:
+    except (RuntimeError, NameError, TypeError, ValueError) as error:
         raise DtmdError(f"Slurm: {error}") from error
     yield partial(_run_all, executor)
 
