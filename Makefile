@@ -7,10 +7,9 @@ BIN := .venv/bin
 RUN := runs/h2pd6
 
 # Starts of the LAMMPS runs: unseen AIMD trajectory, frame.
-STARTS := 009_from_480.0 009_from_480.60 014_from_060.0 014_from_060.60
-DUMPS := $(STARTS:%=$(RUN)/md/%.lammpstrj)
+STARTS := 009_from_480@0 009_from_480@60 014_from_060@0 014_from_060@60
 
-.PHONY: setup demo md test test-slow
+.PHONY: setup demo test test-slow
 .DELETE_ON_ERROR:
 
 setup: .venv/ready
@@ -24,18 +23,9 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/dtmd train
 	$(BIN)/dtmd export $(RUN)
-	$(MAKE) --no-print-directory -j 2 md
-	$(BIN)/dtmd compare $(DUMPS) inputs/aimd --model $(RUN)/model.lammps.pt -o $(RUN)/comparison
-
-md: $(DUMPS)
-
-$(RUN)/md/%.lammpstrj: $(RUN)/starts/%.data $(RUN)/model.lammps.pt
-	OMP_NUM_THREADS=1 $(BIN)/lmp -in inputs/h2pd6.in -screen none -log none \
-	  -var model $(RUN)/model.lammps.pt -var start $< -var out $(RUN)/md/$*
-
-.PRECIOUS: $(RUN)/starts/%.data
-$(RUN)/starts/%.data:
-	$(BIN)/dtmd start inputs/aimd/test/h2pd6_$(basename $*).extxyz.xz --frame $(subst .,,$(suffix $*)) -o $@
+	$(BIN)/dtmd run inputs/h2pd6.in --starts inputs/aimd/test $(STARTS:%=--start %) \
+	  --model $(RUN)/model.lammps.pt -o $(RUN)/md
+	$(BIN)/dtmd compare $(RUN)/md inputs/aimd --model $(RUN)/model.lammps.pt -o $(RUN)/comparison
 
 test: setup
 	$(BIN)/python -m pytest -q

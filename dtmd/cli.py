@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -159,8 +160,65 @@ def start(
 
 
 @app.command()
+def run(
+    input_file: Annotated[Path, typer.Argument(metavar="INPUT", help="LAMMPS input that reads ${start}.")],
+    starts: Annotated[Path, typer.Option("--starts", help="AIMD to start from: a store, file or folder.")],
+    output: Annotated[Path, typer.Option("-o", help="Folder of the runs; the same command goes on in it.")],
+    model: Annotated[Optional[Path], typer.Option(help="Exported potential, ${model} of the input.")] = None,
+    n: Annotated[Optional[int], typer.Option("--n", help="Number of runs [10].", min=1)] = None,
+    choose: Annotated[Optional[str], typer.Option(help="Start frames: random, first or spread [random].")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Of the random choice [0].", min=0)] = None,
+    follow: Annotated[Optional[int], typer.Option(
+        help="AIMD frames that a chosen start must have after it, to be compared with [60].", min=0)] = None,
+    start: Annotated[Optional[list[str]], typer.Option(
+        help="RUN@FRAME: a start, in place of a choice; RUN is part of the name of the AIMD; may be repeated.")] = None,
+    var: Annotated[Optional[list[str]], typer.Option(
+        help="NAME=VALUE: another variable of the input, such as steps=20000; may be repeated.")] = None,
+    jobs: Annotated[Optional[int], typer.Option(help="Runs at a time; by default as cores allow.", min=1)] = None,
+    threads: Annotated[int, typer.Option(help="Cores of each run.", min=1)] = 1,
+    launcher: Annotated[str, typer.Option(help="processes, mpi (under mpirun) or slurm.")] = "processes",
+    slurm: Annotated[Optional[list[str]], typer.Option(
+        help="NAME=VALUE: an option of sbatch, such as partition=cpu or time=60; may be repeated.")] = None,
+    then_compare: Annotated[bool, typer.Option("--compare", help="Run `dtmd compare` at the end.")] = False,
+    timestep: Timestep = None,
+    allow: Allowed = None,
+) -> None:
+    """Run LAMMPS from many AIMD frames; a launch that was interrupted goes on."""
+    from dtmd.ensemble.record import Settings
+    from dtmd.ensemble.runs import place_to_run, run_all
+    from dtmd.ensemble.starts import choose_or_list
+    from dtmd.ingest import read_aimd
+    from dtmd.launcher.display import LaunchDisplay
+
+    settings = Settings(input_file, model, _pairs("--var", var))
+    with place_to_run(launcher, output, jobs, threads, _pairs("--slurm", slurm)) as place:
+        if place is None:
+            return
+        trajectories = read_aimd([starts], timestep, allow or [])
+        chosen = choose_or_list(trajectories, start, n=n, how=choose, seed=seed, follow=follow)
+        _log_to(output / "ensemble.log")
+        try:
+            failed = run_all(output, settings, chosen, threads, place, lambda *count: LaunchDisplay(console, *count))
+        except KeyboardInterrupt:
+            console.print("interrupted; the same command goes on", soft_wrap=True)
+            sys.exit(130)
+    table = Table("run", "why it failed")
+    for outcome in failed:
+        table.add_row(escape(outcome.name), escape(outcome.problem.splitlines()[0]))
+    if failed:
+        console.print(table)
+    console.print(f"{len(chosen) - len(failed)} of {len(chosen)} runs finished; next: dtmd compare {output} {starts} "
+                  f"-o {output / 'comparison'}" + (f" --model {model}" if model else ""), soft_wrap=True)
+    if then_compare:
+        compare([output, starts], output / "comparison", model, aimd_timestep=timestep, allow=allow)
+    if failed:
+        sys.exit(1)
+
+
+@app.command()
 def compare(
-    trajectories: Annotated[list[Path], typer.Argument(help="MD trajectories (LAMMPS dumps), then the AIMD folder.")],
+    trajectories: Annotated[list[Path], typer.Argument(
+        help="MD: LAMMPS dumps or folders of `dtmd run`; then the AIMD.")],
     output: Annotated[Path, typer.Option("-o", help="Folder of the report.")] = Path("comparison"),
     model: Annotated[Optional[Path], typer.Option(help="The exported potential, for the report's provenance.")] = None,
     timestep: Annotated[Optional[float], typer.Option(help="MD time step in fs, for dumps without times.")] = None,
@@ -178,8 +236,8 @@ def compare(
     from dtmd.artefact import read_metadata
     from dtmd.compare import CompareSettings
     from dtmd.compare import compare as run_comparison
+    from dtmd.ensemble.results import read_results
     from dtmd.ingest import read_aimd
-    from dtmd.ingest.readers.lammps_dump import read_dump
     from dtmd.observables.dissociation import BondCriterion
     from dtmd.report import write_report
     from dtmd.report_summary import SUMMARY_COLUMNS, summary_rows
@@ -194,7 +252,10 @@ def compare(
     )
     metadata = read_metadata(model) if model else None
     reference = read_aimd([aimd], aimd_timestep, allow or [])
-    comparison = run_comparison([read_dump(path, timestep) for path in dumps], reference, settings)
+    results = read_results(dumps, timestep)
+    settings = replace(settings, starts=results.starts(reference, settings.start_tolerance) | settings.starts)
+    comparison = run_comparison(results.trajectories, reference, settings)
+    comparison = replace(comparison, skipped=[*results.left_out, *comparison.skipped])
     report = write_report(comparison, output, metadata)
     table = Table(*SUMMARY_COLUMNS)
     for row in summary_rows(comparison):
@@ -347,6 +408,17 @@ def _start(text: str) -> tuple[str, tuple[str, int]]:
     if not (run and file and frame.isdigit()):
         raise DtmdError(f"--start {text}: write RUN=AIMD_FILE@FRAME, frames counted from 0")
     return run, (file, int(frame))
+
+
+def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:
+    """NAME=VALUE … of an option that may be repeated."""
+    pairs = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not (equals and name.isidentifier() and value) or name in pairs:
+            raise DtmdError(f"{option} {text}: write NAME=VALUE, each name once")
+        pairs[name] = value
+    return pairs
 
 
 class _ConsoleHandler(logging.Handler):

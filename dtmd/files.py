@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +49,46 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole; raises as `written_whole`."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(path: Path, patience: float = 3.0) -> Iterator[int]:
+    """Hold a lock file, which no other process can hold then; the system frees it when its holders have died.
+
+    Args:
+        path: created if needed, and left there.
+        patience: s to wait for another holder.
+
+    Yields:
+        The file descriptor; a child that has it holds the lock too.
+
+    Raises:
+        DtmdError: another process holds it, or the disk knows no locks.
+    """
+    descriptor = _lock(path, patience)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path, patience: float) -> int:
+    give_up = time.monotonic() + patience
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    os.close(descriptor)
+                    raise DtmdError(f"{path.parent}: another process works in this folder; "
+                                    "wait for it or end it, then repeat the command") from None
+                time.sleep(0.1)
+    except OSError as error:
+        raise DtmdError(f"{path}: cannot be locked ({error.strerror}); give a folder on another disk") from error
 
 
 def append_line(path: Path, line: str) -> None:

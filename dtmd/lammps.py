@@ -1,10 +1,8 @@
-"""Start files for LAMMPS, the lines that name a potential, and running `lmp`."""
+"""Start files for LAMMPS, and the lines that name a potential."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,6 @@ from ase.data import atomic_numbers
 from dtmd import units
 from dtmd.errors import DtmdError
 from dtmd.files import write_text
-from dtmd.plugin import environment_program
 from dtmd.trajectory import Trajectory
 
 
@@ -76,37 +73,6 @@ def _ranges(ids: np.ndarray) -> str:
     """Ascending ids as LAMMPS takes them, such as "1:16 20"."""
     runs = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
     return " ".join(str(run[0]) if len(run) == 1 else f"{run[0]}:{run[-1]}" for run in runs)
-
-
-def run_lammps(
-    input_file: str | Path, variables: Mapping[str, object], cwd: str | Path = ".", threads: int = 1
-) -> str:
-    """Run the `lmp` of this environment on one MPI rank.
-
-    Args:
-        input_file: LAMMPS input.
-        variables: given as `-var NAME VALUE`.
-        cwd: folder to run in.
-        threads: cores for the potential, where the input does not say so.
-
-    Returns:
-        What `lmp` printed.
-
-    Raises:
-        DtmdError: `lmp` failed; with the end of what it printed.
-    """
-    command = [environment_program("lmp"), "-in", str(input_file), "-log", "none"]
-    for name, value in variables.items():
-        command += ["-var", name, str(value)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, text=True, errors="replace",
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )
-    if done.returncode != 0:
-        tail = "\n  ".join(done.stdout.splitlines()[-15:])
-        raise DtmdError(f"LAMMPS failed: {' '.join(command)}\n  {tail}")
-    return done.stdout
 
 
 def _data_file(trajectory: Trajectory, frame: int) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 from ase import Atoms
 from toys import ELEMENTS, write_toy
 
-from dtmd.lammps import run_lammps, write_start
+from dtmd.lammps import write_start
+from dtmd.lmp import run_lammps
 from dtmd.trajectory import Trajectory
 
 SKEWED = np.array([[3.4, 0, 0], [0.9, 3.7, 0], [-0.7, 1.1, 4.3]])  # below the cutoff in two directions

@@ -10,7 +10,8 @@ from small import example, real_points, small_potential, structures_of
 
 from dtmd.checkpoint import ModelFile, ProbeFrames, save_model
 from dtmd.export import export_torchscript
-from dtmd.lammps import pair_coeff_lines, run_lammps, write_start
+from dtmd.lammps import pair_coeff_lines, write_start
+from dtmd.lmp import run_lammps
 from dtmd.neighbors import Edges
 from dtmd.potential import Potential, predict_with_virial
 

@@ -8,10 +8,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dtmd"
 
 LAYERS = """
-errors units resources
+errors units resources children
 files trajectory memory
 presentation
-models store
+models store launcher
 structures config
 ingest artefact
 ingestion
@@ -24,20 +24,19 @@ training_data
 training_report
 data_views
 train export
-plugin
+plugin lmp
 lammps doctor info
 observables
 compare
 report_summary report_figures
-report evaluation
+report evaluation ensemble
 cli
 __main__
 """
 
 RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module in line.split()}
 LIGHT = ("plugin", "resources", "errors", "units", "files", "trajectory", "store", "ingest", "ingestion",
-         "observables", "compare", "report",
-         "presentation")
+         "observables", "compare", "report", "presentation", "launcher", "lmp", "children")
 
 
 def imports(path: Path) -> set[str]:
