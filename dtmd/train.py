@@ -14,37 +14,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dtmd.checkpoint import ModelFile, load_model, load_tensors, provenance, save_model, save_tensors
-from dtmd.config import FREE, TrainConfig, differences, dump_config
+from dtmd.config import TrainConfig
 from dtmd.curriculum import Progress, after_epoch, begin, ending, next_stage, stage_converged
 from dtmd.display import TrainingDisplay
 from dtmd.errors import DtmdError
-from dtmd.files import append_line, sha256, write_text, written_whole
+from dtmd.files import append_line, sha256, write_text
 from dtmd.losses import RolloutLoss
 from dtmd.memory import enough_memory
 from dtmd.neighbors import Edges, FrameEdges, RolloutEdges
 from dtmd.potential import Potential, Prediction
 from dtmd.ranks import Ranks
 from dtmd.rollout import NonFiniteForces, accumulate_gradient
+from dtmd.run_folder import CHECKPOINT, MODEL, START, claim, started, with_its_model
 from dtmd.subsequences import Points, epoch_order
-from dtmd.training_data import TrainingData, fit_reference_energies, load_training_data, mixed_text
+from dtmd.training_data import MIXED, TrainingData, fit_reference_energies, load_training_data, mixed_text
 from dtmd.training_report import TrainingReport
 from dtmd.training_report.about import describe
 from dtmd.training_report.records import METRICS
-from dtmd.training_report.summary import CONFIG
 from dtmd.training_report.tensorboard import require_tensorboard
 from dtmd.validation import Validation, validate
 
 logger = logging.getLogger(__name__)
-
-MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"
-START = "start.pt"
-"""Copy of the model that a training starts from, so that a run goes on whatever becomes of the original."""
-
 
 def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay, ranks: Ranks = Ranks()) -> Path:
     """Run or continue the training that `config` describes; returns the path of the best model.
@@ -68,22 +62,9 @@ def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay, ranks: R
         if data.digest != digest:
             raise DtmdError(f"rank {ranks.rank} reads other AIMD than rank 0; give all machines the same files")
     if config.start_from:
-        config = ranks.on_main(lambda: _with_its_model(config, run_dir))
-    ranks.on_main(lambda: _claim(run_dir, config))
+        config = ranks.on_main(lambda: with_its_model(config, run_dir))
+    ranks.on_main(lambda: claim(run_dir, config))
     return Trainer(config, run_dir, data, display, ranks).run()
-
-
-def _claim(run_dir: Path, config: TrainConfig) -> None:
-    """Write the resolved config, and see that a run which is there has the same, but for keys that are free."""
-    path = run_dir / CONFIG
-    if (run_dir / CHECKPOINT).exists() and path.exists():
-        changed = differences(path.read_text(), config)
-        if locked := [f"{key}: {values}" for key, values in changed.items() if key not in FREE]:
-            raise DtmdError(f"{path}: this folder holds a run with another config: {'; '.join(locked)}. "
-                            "Give another folder with -o, or remove this one")
-        for key, values in changed.items():
-            logger.info("%s: %s", key, values)
-    write_text(path, dump_config(config))
 
 
 PART_ATOMS = 500
@@ -105,7 +86,7 @@ class Trainer:
         with ranks.together():
             self.device = ranks.device(config.device)
         potential = ranks.on_main(
-            lambda: _started(config, run_dir, data) if config.start_from else data.new_potential(config)
+            lambda: started(config, run_dir, data.elements) if config.start_from else data.new_potential(config)
         )
         self.potential = potential.to(self.device)
         self.loss = RolloutLoss.of(config.loss, potential.elements, self.device)
@@ -166,7 +147,16 @@ class Trainer:
                         self.config.data.validation_points)
         fit = fit_reference_energies(self.data.training, self.data.elements)
         logger.info("reference energies, eV/atom: %s", ", ".join(
-            f"{element} {value:.4f}" for element, value in zip(fit.elements, fit.values, strict=True)))
+            f"{element} {value:.4f}" for element, value in zip(
+                self.potential.elements, self.potential.reference_energies.tolist(), strict=True)
+            if element in self.data.elements))
+        if self.config.start_from and self.updates == 0:
+            offset = self.data.energy_offset(self.potential)
+            if abs(offset) > MIXED:
+                logger.warning("warning: the AIMD energies are %+.2f eV/atom off those of the model to start from: it "
+                               "is of another level of theory. Its reference energies stay as they are; with "
+                               "loss.energy_weight: 0 the forces alone are trained on, which is all that MD needs",
+                               offset)
         if fit.seems_mixed:
             logger.warning("warning: %s", mixed_text(fit))
         for name, points in (("training", self.points), ("validation", self.validation_points)):
@@ -404,44 +394,6 @@ class Trainer:
         lines = metrics.read_text().splitlines() if metrics.exists() else []
         write_text(metrics, "".join(line + "\n" for line in lines[: state["epoch"]]))
         return state
-
-
-def _with_its_model(config: TrainConfig, run_dir: Path) -> TrainConfig:
-    """The config with the model section of the file that `start_from` names.
-
-    Raises:
-        DtmdError: no model, or one with other values for keys of the section that the config gives.
-    """
-    file = run_dir / START if (run_dir / CHECKPOINT).exists() else config.start_from
-    there, here = load_model(file).potential.config, config.model
-    differ = [f"model.{key} {getattr(there, key, None)} there, {getattr(here, key)} here"
-              for key in sorted(here.model_fields_set) if getattr(there, key, None) != getattr(here, key)]
-    if differ:
-        raise DtmdError(f"start_from: {config.start_from} does not fit this config: {'; '.join(differ)}. Leave the "
-                        "model section out to take that of the file, or leave start_from out")
-    try:
-        return TrainConfig.model_validate(dict(config) | {"model": there})
-    except ValidationError as error:
-        raise DtmdError(f"start_from: {config.start_from}: {error.errors()[0]['msg']}") from error
-
-
-def _started(config: TrainConfig, run_dir: Path, data: TrainingData) -> Potential:
-    """The potential that `start_from` names, as it was when the run began.
-
-    Raises:
-        DtmdError: it does not know all elements of the data.
-    """
-    own = run_dir / START
-    if not (run_dir / CHECKPOINT).exists():
-        with written_whole(own) as temporary:
-            temporary.write_bytes(config.start_from.read_bytes())
-    potential = load_model(own).potential
-    missing = sorted(set(data.elements) - set(potential.elements))
-    if missing:
-        raise DtmdError(f"start_from: {config.start_from} does not fit this config: it knows "
-                        f"{', '.join(potential.elements)}, the data hold {', '.join(missing)} too. Give data of its "
-                        "elements, or leave start_from out")
-    return potential.to_precision(getattr(torch, config.precision))
 
 
 def _average_of(potential: Potential, decay: float | None) -> AveragedModel:

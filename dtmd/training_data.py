@@ -15,7 +15,7 @@ from dtmd.errors import DtmdError
 from dtmd.ingest import Watch, read_aimd, unwatched
 from dtmd.models.mace import MACEConfig
 from dtmd.neighbors import Edges
-from dtmd.potential import Potential
+from dtmd.potential import Potential, predict
 from dtmd.store import in_slices
 from dtmd.subsequences import Subsequences, by_run, check_labels, split, split_in_time
 from dtmd.trajectory import Trajectory
@@ -62,6 +62,15 @@ class TrainingData:
             model = model.model_copy(update={"avg_num_neighbors": mean_neighbors(self.training, model.cutoff)})
         potential = Potential(self.elements, model, torch.from_numpy(reference), scale)
         return potential.to_precision(getattr(torch, config.precision))
+
+    def energy_offset(self, potential: Potential) -> float:
+        """Mean energy per atom of some training frames less what a potential gives, eV/atom."""
+        points = Subsequences(self.training, potential, length=1, stride=1, setting="curriculum.lengths")
+        batch = points.batch(points.spread(N_PROBES), potential.reference_energies.device)
+        structures, positions = batch.start.structures, batch.start.positions
+        edges = Edges(structures, potential.config.cutoff, skin=0.1).at(positions)
+        difference = batch.energies - predict(potential, structures, positions, edges).energies
+        return (difference / torch.bincount(structures.graph_index)).mean().item()
 
     def training_points(self, potential: Potential, config: TrainConfig) -> Subsequences:
         """Subsequences of the longest length, so that every stage sees the same starts.

@@ -22,7 +22,7 @@ subsequences curriculum
 checkpoint validation display
 training_data
 training_report
-data_views
+run_folder data_views
 train export
 plugin lmp
 lammps doctor info

@@ -25,7 +25,7 @@ from dtmd.mace_file import read_mace_file
 from dtmd.models.mace import MACE, MACEConfig, _float64_by_default, _known_warnings_ignored, _library
 from dtmd.neighbors import Edges
 from dtmd.potential import Potential
-from dtmd.train import _with_its_model
+from dtmd.run_folder import with_its_model
 from dtmd.training_data import load_training_data
 
 NUMBERS = [1, 6, 46]
@@ -175,12 +175,12 @@ def test_keys_of_the_model_section_must_agree_with_the_file(tmp_path):
     def config(**model):
         return load_config(write_config(tmp_path, start_from=str(path), model=model))
 
-    resolved = _with_its_model(config(architecture="mace", channels=8), tmp_path)
+    resolved = with_its_model(config(architecture="mace", channels=8), tmp_path)
     assert resolved.model == load_model(path).potential.config and resolved.model.avg_num_neighbors == 9.7
     with pytest.raises(DtmdError, match="model.channels 8 there, 9 here.*Leave the model section out"):
-        _with_its_model(config(architecture="mace", channels=9), tmp_path)
+        with_its_model(config(architecture="mace", channels=9), tmp_path)
     with pytest.raises(DtmdError, match="model.architecture mace there, egnn here; model.width None there, 128 here"):
-        _with_its_model(config(width=128), tmp_path)
+        with_its_model(config(width=128), tmp_path)
 
 
 def test_the_mean_number_of_neighbours_comes_from_the_data(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -247,6 +248,17 @@ def test_a_model_to_start_from_that_does_not_fit_is_refused(finished, tmp_path):
     save_model(ModelFile(hydrogen, load_model(finished / "model.pt").probes, {}), tmp_path / "h.pt")
     with pytest.raises(DtmdError, match="it knows H, C, the data hold Pd too"):
         train_here(tmp_path, start_from=str(tmp_path / "h.pt"))
+
+
+def test_a_model_of_another_level_of_theory_to_start_from_is_told(finished, tmp_path, caplog):
+    model = load_model(finished / "model.pt")
+    model.potential.reference_energies -= 3.0
+    save_model(model, tmp_path / "other.pt")
+    with caplog.at_level("WARNING", "dtmd"):
+        train_here(tmp_path, start_from=str(finished / "model.pt"))
+        assert not caplog.messages
+        train_here(tmp_path, start_from=str(tmp_path / "other.pt"), seed=4)
+    assert re.search(r"\+(2.9|3.0)\d eV/atom off", caplog.text) and "loss.energy_weight: 0" in caplog.text
 
 
 def _has_reached(checkpoint: Path, n_batches: int) -> bool:
