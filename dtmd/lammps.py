@@ -79,15 +79,16 @@ def _ranges(ids: np.ndarray) -> str:
 
 
 def run_lammps(
-    input_file: str | Path, variables: Mapping[str, object], cwd: str | Path = ".", threads: int = 1
+    input_file: str | Path, variables: Mapping[str, object], cwd: str | Path = ".", threads: int = 1, ranks: int = 1
 ) -> str:
-    """Run the `lmp` of this environment on one MPI rank.
+    """Run the `lmp` of this environment.
 
     Args:
         input_file: LAMMPS input.
         variables: given as `-var NAME VALUE`.
         cwd: folder to run in.
-        threads: cores for the potential, where the input does not say so.
+        threads: cores for the potential on each rank, where the input does not say so.
+        ranks: MPI ranks.
 
     Returns:
         What `lmp` printed.
@@ -95,7 +96,8 @@ def run_lammps(
     Raises:
         DtmdError: `lmp` failed; with the end of what it printed.
     """
-    command = [environment_program("lmp"), "-in", str(input_file), "-log", "none"]
+    command = [environment_program("mpirun"), "-np", str(ranks)] if ranks > 1 else []
+    command += [environment_program("lmp"), "-in", str(input_file), "-log", "none"]
     for name, value in variables.items():
         command += ["-var", name, str(value)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
