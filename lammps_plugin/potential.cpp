@@ -59,16 +59,17 @@ void copy(const torch::Tensor &tensor, std::vector<double> &data)
   data.assign(begin, begin + host.numel());
 }
 
-// A layer's inputs, cut off from what came before, and its outputs.
-struct Layer {
-  Tensors nodes_in, edges_in, nodes_out, edges_out;
+// What is computed between two exchanges, cut off from what came before.
+struct Segment {
+  Tensors nodes, edges;    // the inputs
+  Tensors outputs;         // nodes and edges of the next segment, or the energy
 };
 
+// The same values, where a graph of autograd ends.
 Tensors leaves(const Tensors &tensors)
 {
   Tensors cut;
-  for (const auto &tensor : tensors)
-    cut.push_back(tensor.is_floating_point() ? tensor.detach().requires_grad_() : tensor);
+  for (const auto &tensor : tensors) cut.push_back(tensor.detach().requires_grad_(tensor.requires_grad()));
   return cut;
 }
 
@@ -137,7 +138,7 @@ Tensors with_others(const Tensors &own, int64_t n_nodes, int width, dtmd::Exchan
   rows.resize(n_nodes * width);
   exchange->from_owners(rows, width);
   Tensors nodes = nodes_of(rows, n_atoms, n_nodes - n_atoms, width, own);
-  for (size_t k = 0; k < own.size(); k++) nodes[k] = torch::cat({own[k].detach(), nodes[k]});
+  for (size_t k = 0; k < own.size(); k++) nodes[k] = torch::cat({own[k], nodes[k]});
   return nodes;
 }
 
@@ -228,8 +229,8 @@ void Potential::read_labels(const std::string &path)
   exchanged = split<int>(read_label(*archive, "exchanged"));
 }
 
-// The network is swept layer by layer, forth and back, so that nodes are exchanged on this thread: the
-// engine of autograd has threads of its own for a GPU, where MPI must not be called.
+// The graph of autograd is cut where nodes are exchanged, and swept back piece by piece from this thread: for a
+// GPU, autograd has a thread of its own, from which MPI must not be called.
 void Potential::evaluate(const Graph &graph, Evaluation &evaluation, Exchange *exchange)
 {
   const auto n_atoms = static_cast<int64_t>(graph.n_atoms), n_nodes = static_cast<int64_t>(graph.n_nodes());
@@ -250,34 +251,36 @@ void Potential::evaluate(const Graph &graph, Evaluation &evaluation, Exchange *e
     edge_vec.requires_grad_();
 
     auto [nodes, edges] = module->nodes_and_edges("embed", {species, edge_index, edge_vec});
-    std::vector<Layer> layers{{{}, {edge_vec}, nodes, edges}};
+    std::vector<Segment> segments{{{}, {edge_vec}, {}}};
     for (int k = 0; k < n_layers; k++) {
-      if (k > 0 && exchange) nodes = with_others(nodes, n_nodes, exchanged[k - 1], exchange);
-      Layer layer{leaves(nodes), leaves(edges), {}, {}};
-      std::tie(nodes, edges) = module->nodes_and_edges(
-          "layer", {k, n_atoms, species, edge_index, layer.nodes_in, layer.edges_in});
-      layer.nodes_out = nodes;
-      layer.edges_out = edges;
-      layers.push_back(std::move(layer));
+      if (k > 0 && exchange) {
+        segments.back().outputs = joined(nodes, edges);
+        nodes = leaves(with_others(nodes, n_nodes, exchanged[k - 1], exchange));
+        edges = leaves(edges);
+        segments.push_back({nodes, edges, {}});
+      }
+      std::tie(nodes, edges) =
+          module->nodes_and_edges("layer", {k, n_atoms, species, edge_index, nodes, edges});
     }
-    nodes = leaves(nodes);
     const torch::Tensor energies =
         module->script.get_method("energies")({species.narrow(0, 0, n_atoms), nodes}).toTensor();
     if (energies.dim() != 1 || energies.size(0) != n_atoms)
       throw std::runtime_error("the model does not return one energy for each atom");
     copy(energies, evaluation.energies);
 
-    Tensors by_nodes = backward({energies.sum()}, {torch::ones({}, energies.options())}, nodes);
-    Tensors by_edges(edges.size());
-    for (int k = n_layers; k >= 0; k--) {
-      const Layer layer = std::move(layers[k]);
-      const Tensors gradients = backward(joined(layer.nodes_out, layer.edges_out), joined(by_nodes, by_edges),
-                                         joined(layer.nodes_in, layer.edges_in));
-      by_nodes.assign(gradients.begin(), gradients.begin() + layer.nodes_in.size());
-      by_edges.assign(gradients.begin() + layer.nodes_in.size(), gradients.end());
-      if (k > 1 && exchange) by_nodes = by_own(by_nodes, layer.nodes_in, n_atoms, exchanged[k - 2], exchange);
+    segments.back().outputs = {energies.sum()};
+    Tensors gradients{torch::ones({}, energies.options())};
+    while (true) {
+      const Segment segment = std::move(segments.back());
+      segments.pop_back();
+      gradients = backward(segment.outputs, gradients, joined(segment.nodes, segment.edges));
+      if (segments.empty()) break;
+      const auto edges_begin = gradients.begin() + segment.nodes.size();
+      const Tensors by_nodes(gradients.begin(), edges_begin), by_edges(edges_begin, gradients.end());
+      const int width = exchanged[segments.size() - 1];
+      gradients = joined(by_own(by_nodes, segment.nodes, n_atoms, width, exchange), by_edges);
     }
-    copy(by_edges[0].defined() ? by_edges[0] : torch::zeros_like(edge_vec), evaluation.gradients);
+    copy(gradients[0].defined() ? gradients[0] : torch::zeros_like(edge_vec), evaluation.gradients);
   } catch (const std::exception &error) {
     throw std::runtime_error("the potential failed: " + message_of(error));
   }
