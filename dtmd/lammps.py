@@ -79,7 +79,8 @@ def _ranges(ids: np.ndarray) -> str:
 
 
 def run_lammps(
-    input_file: str | Path, variables: Mapping[str, object], cwd: str | Path = ".", threads: int = 1, ranks: int = 1
+    input_file: str | Path, variables: Mapping[str, object], cwd: str | Path = ".", threads: int = 1, ranks: int = 1,
+    timeout: float | None = None,
 ) -> str:
     """Run the `lmp` of this environment.
 
@@ -89,22 +90,26 @@ def run_lammps(
         cwd: folder to run in.
         threads: cores for the potential on each rank, where the input does not say so.
         ranks: MPI ranks.
+        timeout: seconds after which the run is stopped.
 
     Returns:
         What `lmp` printed.
 
     Raises:
-        DtmdError: `lmp` failed; with the end of what it printed.
+        DtmdError: `lmp` failed, with the end of what it printed; or took too long.
     """
     command = [environment_program("mpirun"), "-np", str(ranks)] if ranks > 1 else []
     command += [environment_program("lmp"), "-in", str(input_file), "-log", "none"]
     for name, value in variables.items():
         command += ["-var", name, str(value)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, text=True, errors="replace",
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, env=environment, text=True, errors="replace", timeout=timeout,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DtmdError(f"LAMMPS did not end within {timeout:g} s: {' '.join(command)}") from error
     if done.returncode != 0:
         tail = "\n  ".join(done.stdout.splitlines()[-15:])
         raise DtmdError(f"LAMMPS failed: {' '.join(command)}\n  {tail}")

@@ -22,7 +22,9 @@ training_data
 data_views
 train export
 plugin
-lammps doctor info
+lammps info
+agreement
+doctor
 observables
 compare
 report_summary report_figures
