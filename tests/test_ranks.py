@@ -58,15 +58,16 @@ def test_forces_energies_and_stresses_of_atoms_are_those_of_python(plugin, tmp_p
         np.testing.assert_allclose(measured(output)[0], expected[:, 3].sum(), rtol=tolerance)
 
 
-def slab_in_the_lowest_third() -> Atoms:
+def slab_on_two_ranks_of_three() -> Atoms:
     atoms = crystal(np.diag([9.0, 8.0, 9.0]), 12, SLAB)
     atoms.cell[2, 2] = 30.0
+    atoms.positions[:, 2] += 5.5
     return atoms
 
 
 VARIANTS = {  # ranks, atoms, lines before the box is made, lines after pair_coeff
     "triclinic and smaller than the cutoff": (3, crystal(SKEWED, 5, PERIODIC), "", ""),
-    "empty ranks": (3, slab_in_the_lowest_third(), "boundary p p f\nprocessors 1 1 *\n", ""),
+    "empty ranks": (3, slab_on_two_ranks_of_three(), "boundary p p f\nprocessors 1 1 *\n", ""),
     "wide ghost layer": (2, crystal(WIDE, 12, PERIODIC), "", "comm_modify cutoff 9.0 vel yes\n"),
     "tiles": (2, crystal(WIDE, 12, PERIODIC), "", "comm_style tiled\nbalance 1.0 rcb\n"),
     "old neighbours": (2, crystal(WIDE, 12, PERIODIC), "atom_modify sort 5 4.0\n", "neighbor 2.0 bin\n"),
