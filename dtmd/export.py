@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dtmd import artefact
 from dtmd.checkpoint import ModelFile, load_model
 from dtmd.errors import DtmdError
 from dtmd.files import written_whole
+from dtmd.models.layered import LayeredModel
 from dtmd.neighbors import Edges
 from dtmd.potential import Potential, Prediction, gather_edge_gradient, predict_with_virial
 
@@ -22,13 +24,25 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 class Artefact(nn.Module):
     """A potential behind the contract of `dtmd.artefact`: one structure, no batch."""
 
+    METHODS = ("embed", "layer", "energies")
+
     def __init__(self, potential: Potential) -> None:
         super().__init__()
         self.potential = potential
 
-    def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> Tensor:
-        """Per-atom energies, eV, float64 (n_atoms,)."""
-        return self.potential(species, edge_index, edge_vec, torch.zeros_like(species), 1)
+    @torch.jit.export
+    def embed(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        return self.potential.model.embed(species, edge_index, edge_vec)
+
+    @torch.jit.export
+    def layer(
+        self, k: int, n_atoms: int, species: Tensor, edge_index: Tensor, nodes: list[Tensor], edges: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        return self.potential.model.layer(k, n_atoms, species, edge_index, nodes, edges)
+
+    @torch.jit.export
+    def energies(self, species: Tensor, nodes: list[Tensor]) -> Tensor:
+        return self.potential.scaled(self.potential.model.energies(nodes, torch.zeros_like(species), 1), species)
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,8 @@ def export_torchscript(model_path: Path, out: Path | None = None) -> Exported:
         raise DtmdError(f"{out}: would overwrite the model; give another file with -o")
     metadata = _metadata(model)
     # Freezing would fold the parameters of the model itself away, so it works on a copy from the file.
-    scripted = torch.jit.freeze(torch.jit.script(Artefact(load_model(model_path).potential).eval()))
+    scripted = torch.jit.script(Artefact(load_model(model_path).potential).eval())
+    scripted = torch.jit.freeze(scripted, preserved_attrs=list(Artefact.METHODS))
     with written_whole(out) as temporary:
         artefact.save(scripted, metadata, temporary)
         deviations = _check(model, temporary)
@@ -65,12 +80,13 @@ def export_torchscript(model_path: Path, out: Path | None = None) -> Exported:
 
 
 def evaluate_artefact(
-    module: torch.jit.ScriptModule, species: Tensor, positions: Tensor, edges: tuple[Tensor, Tensor]
+    energies: Callable[[Tensor, Tensor, Tensor], Tensor], species: Tensor, positions: Tensor,
+    edges: tuple[Tensor, Tensor],
 ) -> Prediction:
-    """Energy (1,), forces and virial (1, 3, 3) of one structure, as LAMMPS takes them from an artefact."""
+    """Energy (1,), forces and virial (1, 3, 3) of one structure, from what `dtmd.artefact.load` gives."""
     edge_index, shift = edges
     edge_vec = (positions[edge_index[0]] - positions[edge_index[1]] + shift).requires_grad_()
-    energy = module(species, edge_index, edge_vec).sum()
+    energy = energies(species, edge_index, edge_vec).sum()
     (gradient,) = torch.autograd.grad(energy, edge_vec)
     graph_index = torch.zeros_like(species)
     forces, virials = gather_edge_gradient(edge_index, edge_vec.detach(), gradient, graph_index, 1)
@@ -78,7 +94,7 @@ def evaluate_artefact(
 
 
 def _check(model: ModelFile, path: Path) -> dict[str, float]:
-    module, _ = artefact.load(path)
+    energies, _ = artefact.load(path)
     potential, probes = model.potential, model.probes
     tolerance = TOLERANCE[potential.precision]
     worst = {"energy": 0.0, "forces": 0.0, "virial": 0.0}
@@ -86,7 +102,7 @@ def _check(model: ModelFile, path: Path) -> dict[str, float]:
         frame = probes.frame(k)
         edges = Edges(frame.structures, potential.config.cutoff, skin=0.1).at(frame.positions)
         expected = predict_with_virial(potential, frame.structures, frame.positions, edges)
-        got = evaluate_artefact(module, frame.structures.species, frame.positions, edges)
+        got = evaluate_artefact(energies, frame.structures.species, frame.positions, edges)
         for name in worst:
             field = {"energy": "energies", "forces": "forces", "virial": "virials"}[name]
             worst[name] = max(worst[name], _deviation(getattr(got, field), getattr(expected, field)))
@@ -110,6 +126,20 @@ def _metadata(model: ModelFile) -> dict:
         "cutoff": potential.config.cutoff,
         "dtype": str(potential.precision).removeprefix("torch."),
         "per_atom_energy": potential.config.per_atom_energy,
+        "exchanged": _exchanged(potential.model),
         "model": potential.config.model_dump(),
         **model.metadata,
     }
+
+
+def _exchanged(model: LayeredModel) -> list[int]:
+    """Numbers per atom in the nodes after each layer but the last, seen on a pair of atoms."""
+    species, edge_index = torch.tensor([0, 0]), torch.tensor([[0, 1], [1, 0]])
+    edge_vec = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]], dtype=torch.float64)
+    widths = []
+    with torch.no_grad():
+        nodes, edges = model.embed(species, edge_index, edge_vec)
+        for k in range(model.n_layers - 1):
+            nodes, edges = model.layer(k, 2, species, edge_index, nodes, edges)
+            widths.append(sum(node.numel() for node in nodes) // 2)
+    return widths

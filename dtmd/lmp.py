@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dtmd.children import die_with_parent, ending
 from dtmd.errors import DtmdError
+from dtmd.plugin import environment_program
 
 OUTPUT = "lmp.out"
 """What `lmp` printed, in the folder it ran in."""
@@ -20,35 +21,45 @@ _NOISE = ("application called MPI_Abort", "Abort(", "[unset]")
 
 def run_lammps(
     input_file: str | Path, variables: Mapping[str, object], cwd: str | Path = ".", threads: int = 1,
-    options: Sequence[str] = ("-log", "none"), keep_open: Sequence[int] = (),
+    options: Sequence[str] = ("-log", "none"), keep_open: Sequence[int] = (), ranks: int = 1,
+    timeout: float | None = None,
 ) -> str:
-    """Run the `lmp` of this environment on one MPI rank.
+    """Run the `lmp` of this environment.
 
     Args:
         input_file: LAMMPS input.
         variables: given as `-var NAME VALUE`.
         cwd: folder to run in; all that is printed goes to `lmp.out` there.
-        threads: cores for the potential, where the input does not say so.
+        threads: cores for the potential on each rank, where the input does not say so.
         options: more of `lmp`'s own.
         keep_open: file descriptors, such as those of locks, that `lmp` is to hold as long as it runs.
+        ranks: MPI ranks.
+        timeout: seconds after which the run is stopped.
 
     Returns:
         What `lmp` printed.
 
     Raises:
-        DtmdError: `lmp` failed; with its message, or the end of what it printed.
+        DtmdError: `lmp` failed, with its message or the end of what it printed; or took too long.
     """
-    command = [sys.executable, "-m", "dtmd.lmp", str(os.getpid()), "-in", str(input_file), *options]
+    if ranks > 1:
+        command = [environment_program("mpirun"), "-np", str(ranks), environment_program("lmp")]
+    else:
+        command = [sys.executable, "-m", "dtmd.lmp", str(os.getpid())]
+    command += ["-in", str(input_file), *options]
     for name, value in variables.items():
         command += ["-var", name, str(value)]
     # A rank of mpirun that starts lmp must not hand it its own place in the MPI job.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OF_ANOTHER_MPI_PROGRAM)}
     output = Path(cwd) / OUTPUT
-    with open(output, "w") as stream:
-        done = subprocess.run(
-            command, cwd=cwd, env={**environment, "OMP_NUM_THREADS": str(threads)}, pass_fds=keep_open,
-            stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
-        )
+    try:
+        with open(output, "w") as stream:
+            done = subprocess.run(
+                command, cwd=cwd, env={**environment, "OMP_NUM_THREADS": str(threads)}, pass_fds=keep_open,
+                stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, timeout=timeout,
+            )
+    except subprocess.TimeoutExpired as error:
+        raise DtmdError(f"LAMMPS did not end within {timeout:g} s; what it printed: {output}") from error
     text = output.read_text(errors="replace")
     if done.returncode != 0:
         raise DtmdError(f"LAMMPS failed: {_reason(done.returncode, text)}\n  all that it printed: {output}")

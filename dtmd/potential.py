@@ -49,7 +49,10 @@ class Potential(nn.Module):
         self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, graph_index: Tensor, n_graphs: int
     ) -> Tensor:
         """Per-atom energies, eV, float64 (n_atoms,); edge_vec in Å, float64."""
-        node_energy = self.model(species, edge_index, edge_vec, graph_index, n_graphs)
+        return self.scaled(self.model(species, edge_index, edge_vec, graph_index, n_graphs), species)
+
+    def scaled(self, node_energy: Tensor, species: Tensor) -> Tensor:
+        """Energies of the atoms, eV, float64, from those that the model gives."""
         return self.energy_scale * node_energy.to(torch.float64) + self.reference_energies[species]
 
     def species_of(self, symbols: list[str], source: str) -> Tensor:

@@ -48,12 +48,6 @@ PairDTMD::~PairDTMD()
 
 void PairDTMD::settings(int narg, char **arg)
 {
-  if (comm->nprocs != 1)
-    error->all(FLERR,
-               "pair_style dtmd runs a simulation on one MPI rank, here it has {}. Run `lmp -in FILE` "
-               "without mpirun; or give each of several simulations a rank of its own: "
-               "mpirun -np {} lmp -partition {}x1 -in FILE", comm->nprocs, comm->nprocs, comm->nprocs);
-
   std::string wish = "auto";
   n_threads = comm->nthreads;    // LAMMPS's own setting, OMP_NUM_THREADS
   for (int k = 0; k < narg; k += 2) {
@@ -68,11 +62,13 @@ void PairDTMD::settings(int narg, char **arg)
                  "pair_style dtmd [device cpu|cuda|auto] [threads N]", keyword, value);
   }
   if (n_threads < 1) error->all(FLERR, "pair_style dtmd threads {}: at least 1 is needed", n_threads);
+  std::string problem;
   try {
     device = dtmd::choose_device(wish, universe->me);
-  } catch (const std::exception &problem) {
-    error->all(FLERR, std::string("pair_style dtmd: ") + problem.what());
+  } catch (const std::exception &failure) {
+    problem = std::string("pair_style dtmd: ") + failure.what();
   }
+  fail_if(problem);
   dtmd::prepare_process(n_threads);
 }
 
@@ -86,6 +82,15 @@ void PairDTMD::coeff(int narg, char **arg)
   map_elements(narg - 3, arg + 3);
 }
 
+// Stops the run with one message if all ranks have a problem, and without waiting for them if only some have.
+void PairDTMD::fail_if(const std::string &problem)
+{
+  int mine = !problem.empty(), all = 0;
+  MPI_Allreduce(&mine, &all, 1, MPI_INT, MPI_MIN, world);
+  if (all) error->all(FLERR, problem);
+  if (mine) error->one(FLERR, problem);
+}
+
 void PairDTMD::allocate()
 {
   const int n = atom->ntypes + 1;
@@ -96,11 +101,17 @@ void PairDTMD::allocate()
 
 void PairDTMD::load(const std::string &path)
 {
+  std::string problem;
   try {
     potential = std::make_unique<dtmd::Potential>(path, device);
-  } catch (const std::exception &problem) {
-    error->all(FLERR, std::string(problem.what()));
+  } catch (const std::exception &failure) {
+    problem = failure.what();
   }
+  fail_if(problem);
+  if (!potential->per_atom_energy && comm->nprocs > 1)
+    error->all(FLERR, "{}: the energy of a pooled readout comes from the sum over all atoms, which are on {} MPI "
+               "ranks here; run `lmp -in FILE` without mpirun, or train with model: {{readout: per_atom}}",
+               path, comm->nprocs);
   utils::logmesg(lmp, "dtmd: potential {}, elements {}, cutoff {} Angstrom, {}, device {}, {} thread{}\n",
                  path, join(potential->elements), potential->cutoff, potential->dtype, device, n_threads,
                  n_threads == 1 ? "" : "s");
@@ -140,6 +151,12 @@ void PairDTMD::init_style()
     error->all(FLERR, "pair_style dtmd needs the bonded neighbours too; write: special_bonds lj/coul 1 1 1");
   check_masses();
   neighbor->add_request(this, NeighConst::REQ_FULL);
+
+  const auto &widths = potential->exchanged;
+  comm_forward = comm_reverse = widths.empty() ? 0 : *std::max_element(widths.begin(), widths.end());
+  // pair_style hybrid has taken the sizes of its styles before pair_coeff
+  force->pair->comm_forward = std::max(force->pair->comm_forward, comm_forward);
+  force->pair->comm_reverse = std::max(force->pair->comm_reverse, comm_reverse);
 }
 
 void PairDTMD::check_masses()
@@ -170,27 +187,31 @@ void PairDTMD::compute(int eflag, int vflag)
   if (list->listskip)
     error->all(FLERR, "pair_style dtmd needs all pairs of atoms; write pair_style hybrid/overlay, "
                "and: pair_coeff * * dtmd model.lammps.pt ...");
-  if (atom->nlocal == 0) return;
 
   build_graph();
   try {
-    potential->evaluate(graph, evaluation);
+    potential->evaluate(graph, evaluation, comm->nprocs > 1 ? this : nullptr);
   } catch (const std::exception &problem) {
-    error->all(FLERR, "step {}: {}", update->ntimestep, problem.what());
+    error->one(FLERR, "step {}: {}", update->ntimestep, problem.what());
   }
   check_finite();
   tally_energies();
   tally_forces();
 }
 
-// The edges within the cutoff. A ghost is folded onto the atom it is an image of, which one rank owns.
+// The edges within the cutoff, with the vector to the image that is near. The node of an image is the atom itself
+// where this rank owns it, else one ghost for all its images.
 void PairDTMD::build_graph()
 {
+  graph.n_atoms = atom->nlocal;
   graph.species.resize(atom->nlocal);
   for (int i = 0; i < atom->nlocal; i++) graph.species[i] = species_of_type[atom->type[i]];
   graph.sources.clear();
   graph.targets.clear();
   graph.vectors.clear();
+  neighbours.clear();
+  ghosts.clear();
+  node_of_ghost.assign(atom->nghost, -1);
 
   double **x = atom->x;
   const double cutoff_squared = potential->cutoff * potential->cutoff;
@@ -200,11 +221,77 @@ void PairDTMD::build_graph()
       const int j = list->firstneigh[i][jj] & NEIGHMASK;
       const double vector[3] = {x[j][0] - x[i][0], x[j][1] - x[i][1], x[j][2] - x[i][2]};
       if (vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2] >= cutoff_squared) continue;
-      graph.sources.push_back(atom->map(atom->tag[j]));
+      neighbours.push_back(j);
+      graph.sources.push_back(node_of(atom->map(atom->tag[j])));
       graph.targets.push_back(i);
       graph.vectors.insert(graph.vectors.end(), vector, vector + 3);
     }
   }
+}
+
+int64_t PairDTMD::node_of(int i)
+{
+  if (i < atom->nlocal) return i;
+  int64_t &node = node_of_ghost[i - atom->nlocal];
+  if (node < 0) {
+    node = graph.n_nodes();
+    graph.species.push_back(species_of_type[atom->type[i]]);
+    ghosts.push_back(i);
+  }
+  return node;
+}
+
+void PairDTMD::from_owners(std::vector<double> &rows, int width)
+{
+  exchanged_width = width;
+  exchanged.assign(static_cast<size_t>(atom->nlocal + atom->nghost) * width, 0.0);
+  std::copy_n(rows.begin(), static_cast<size_t>(atom->nlocal) * width, exchanged.begin());
+  comm->forward_comm(this, width);
+  auto row = rows.begin() + static_cast<size_t>(atom->nlocal) * width;
+  for (const int i : ghosts) row = std::copy_n(exchanged.begin() + static_cast<size_t>(i) * width, width, row);
+}
+
+void PairDTMD::to_owners(std::vector<double> &rows, int width)
+{
+  exchanged_width = width;
+  exchanged.assign(static_cast<size_t>(atom->nlocal + atom->nghost) * width, 0.0);
+  const auto own_end = rows.begin() + static_cast<size_t>(atom->nlocal) * width;
+  std::copy(rows.begin(), own_end, exchanged.begin());
+  auto row = own_end;
+  for (const int i : ghosts) {
+    std::copy_n(row, width, exchanged.begin() + static_cast<size_t>(i) * width);
+    row += width;
+  }
+  comm->reverse_comm(this, width);
+  std::copy_n(exchanged.begin(), static_cast<size_t>(atom->nlocal) * width, rows.begin());
+}
+
+int PairDTMD::pack_forward_comm(int n, int *list, double *buffer, int, int *)
+{
+  for (int k = 0; k < n; k++)
+    std::copy_n(&exchanged[static_cast<size_t>(list[k]) * exchanged_width], exchanged_width,
+                buffer + static_cast<size_t>(k) * exchanged_width);
+  return n * exchanged_width;
+}
+
+void PairDTMD::unpack_forward_comm(int n, int first, double *buffer)
+{
+  std::copy_n(buffer, static_cast<size_t>(n) * exchanged_width,
+              exchanged.begin() + static_cast<size_t>(first) * exchanged_width);
+}
+
+int PairDTMD::pack_reverse_comm(int n, int first, double *buffer)
+{
+  std::copy_n(exchanged.begin() + static_cast<size_t>(first) * exchanged_width,
+              static_cast<size_t>(n) * exchanged_width, buffer);
+  return n * exchanged_width;
+}
+
+void PairDTMD::unpack_reverse_comm(int n, int *list, double *buffer)
+{
+  for (int k = 0; k < n; k++)
+    for (int c = 0; c < exchanged_width; c++)
+      exchanged[static_cast<size_t>(list[k]) * exchanged_width + c] += *buffer++;
 }
 
 void PairDTMD::check_finite()
@@ -215,7 +302,7 @@ void PairDTMD::check_finite()
   for (int i = 0; i < atom->nlocal && culprit < 0; i++)
     if (!std::isfinite(evaluation.energies[i])) culprit = i;
   if (culprit < 0) return;
-  error->all(FLERR, "step {}: the energy or force of atom {} ({}) is not a finite number. The atoms have "
+  error->one(FLERR, "step {}: the energy or force of atom {} ({}) is not a finite number. The atoms have "
              "left what the potential was trained on; look at the last frames, try a smaller timestep, or "
              "train on such configurations", update->ntimestep, atom->tag[culprit],
              potential->elements[graph.species[culprit]]);
@@ -230,12 +317,13 @@ void PairDTMD::tally_energies()
   }
 }
 
-// With the vector r_j - r_i of an edge and the gradient g of the energy: F_i = +g, F_j = -g.
+// With the vector r_j - r_i of an edge and the gradient g of the energy: F_i = +g, F_j = -g. LAMMPS brings what
+// ghosts have to their owners.
 void PairDTMD::tally_forces()
 {
   double **f = atom->f;
   for (size_t edge = 0; edge < graph.n_edges(); edge++) {
-    const int i = graph.targets[edge], j = graph.sources[edge];
+    const int i = graph.targets[edge], j = neighbours[edge];
     const double *gradient = &evaluation.gradients[3 * edge];
     for (int k = 0; k < 3; k++) {
       f[i][k] += gradient[k];

@@ -11,7 +11,7 @@
 
 namespace LAMMPS_NS {
 
-class PairDTMD : public Pair {
+class PairDTMD : public Pair, private dtmd::Exchange {
  public:
   PairDTMD(class LAMMPS *);
   ~PairDTMD() override;
@@ -22,6 +22,11 @@ class PairDTMD : public Pair {
   double init_one(int, int) override;
   void compute(int, int) override;
 
+  int pack_forward_comm(int, int *, double *, int, int *) override;
+  void unpack_forward_comm(int, int, double *) override;
+  int pack_reverse_comm(int, int, double *) override;
+  void unpack_reverse_comm(int, int *, double *) override;
+
  private:
   std::string device;                               // as torch names it
   int n_threads;
@@ -29,12 +34,21 @@ class PairDTMD : public Pair {
   std::vector<int64_t> species_of_type;             // [ntypes + 1], index into potential->elements
   dtmd::Graph graph;                                // kept between steps, so that memory is reused
   dtmd::Evaluation evaluation;
+  std::vector<int> neighbours;                      // [n_edges], the atom or image that is near
+  std::vector<int> ghosts;                          // the atoms of other ranks among the nodes, after nlocal
+  std::vector<int64_t> node_of_ghost;               // [nghost], -1: no neighbour of an atom here
+  std::vector<double> exchanged;                    // [(nlocal + nghost) * exchanged_width]
+  int exchanged_width;
 
+  void from_owners(std::vector<double> &rows, int width) override;
+  void to_owners(std::vector<double> &rows, int width) override;
   void allocate();
   void load(const std::string &path);
   void map_elements(int, char **);
   void check_masses();
+  void fail_if(const std::string &problem);
   void build_graph();
+  int64_t node_of(int atom);
   void check_finite();
   void tally_energies();
   void tally_forces();

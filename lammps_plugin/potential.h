@@ -11,15 +11,28 @@
 
 namespace dtmd {
 
-// Atoms and the directed edges between them, each pair in both directions.
+// Atoms and the directed edges between them, each pair in both directions. The first n_atoms nodes are
+// this rank's own, which are the centres; the others belong to other ranks.
 struct Graph {
-  std::vector<int64_t> species;    // [n_atoms], index into Potential::elements
-  std::vector<int64_t> sources;    // [n_edges], the neighbour j
-  std::vector<int64_t> targets;    // [n_edges], the centre i
+  size_t n_atoms;
+  std::vector<int64_t> species;    // [n_nodes], index into Potential::elements
+  std::vector<int64_t> sources;    // [n_edges], the neighbour j, a node
+  std::vector<int64_t> targets;    // [n_edges], the centre i, an own atom
   std::vector<double> vectors;     // [n_edges * 3], r_j - r_i in Angstrom
 
-  size_t n_atoms() const { return species.size(); }
+  size_t n_nodes() const { return species.size(); }
   size_t n_edges() const { return sources.size(); }
+};
+
+// Numbers of the nodes between ranks, [n_nodes * width]. Every rank makes the same calls, one without
+// atoms too, from the thread that has called evaluate.
+class Exchange {
+ public:
+  virtual void from_owners(std::vector<double> &rows, int width) = 0;    // fills the rows of others' atoms
+  virtual void to_owners(std::vector<double> &rows, int width) = 0;      // adds them to the rows of the owners
+
+ protected:
+  ~Exchange() = default;
 };
 
 struct Evaluation {
@@ -40,19 +53,22 @@ class Potential {
   Potential(const std::string &path, const std::string &device);
   ~Potential();
 
-  // Energies and their gradient; throws std::runtime_error when the model fails.
-  void evaluate(const Graph &graph, Evaluation &evaluation);
+  // Energies of the own atoms and the gradient of all ranks' energies by the own edges; throws
+  // std::runtime_error when the model fails. Without an exchange all nodes are own atoms.
+  void evaluate(const Graph &graph, Evaluation &evaluation, Exchange *exchange);
 
   std::vector<std::string> elements;
   std::vector<double> masses;    // standard atomic masses of the elements, u
   double cutoff;                 // Angstrom
   std::string dtype;
   bool per_atom_energy;          // false: only the sum of the energies has a meaning
+  std::vector<int> exchanged;    // numbers per node that pass between ranks after each layer but the last
 
  private:
   struct Module;
   std::unique_ptr<Module> module;
 
+  void evaluate_nothing(Exchange *exchange);
   void read_labels(const std::string &path);
 };
 

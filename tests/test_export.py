@@ -43,8 +43,11 @@ def test_a_run_folder_exports_beside_the_model(model):
 
 def test_an_artefact_that_differs_is_refused_and_not_written(model, monkeypatch):
     class Wrong(dtmd.export.Artefact):
-        def forward(self, species: torch.Tensor, edge_index: torch.Tensor, edge_vec: torch.Tensor) -> torch.Tensor:
-            return self.potential(species, edge_index, 1.001 * edge_vec, torch.zeros_like(species), 1)
+        @torch.jit.export
+        def embed(
+            self, species: torch.Tensor, edge_index: torch.Tensor, edge_vec: torch.Tensor
+        ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+            return self.potential.model.embed(species, edge_index, 1.001 * edge_vec)
 
     monkeypatch.setattr(dtmd.export, "Artefact", Wrong)
     with pytest.raises(DtmdError, match="differs from the model on real frames: .*forces"):

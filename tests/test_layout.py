@@ -24,8 +24,11 @@ training_data
 training_report
 run_folder data_views
 train export
-plugin lmp
-lammps doctor info
+plugin
+lmp
+lammps info
+agreement
+doctor
 observables
 compare
 report_summary report_figures

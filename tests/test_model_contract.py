@@ -221,7 +221,7 @@ def test_float32_stays_near_float64(name):
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 def test_an_export_gives_the_energy_of_each_atom(name, precision, tmp_path):
     potential = potential_of(name, precision)
-    module, metadata = artefact.load(exported(potential, tmp_path))  # the export compares forces and virial
+    energies, metadata = artefact.load(exported(potential, tmp_path))  # the export compares forces and virial
     assert metadata["model"]["architecture"] == name
     structures, positions = real_frame()
     edge_index, shift = Edges(structures, CUTOFF, 0.1).at(positions)
@@ -229,7 +229,7 @@ def test_an_export_gives_the_energy_of_each_atom(name, precision, tmp_path):
     expected = potential(structures.species, edge_index, edge_vec, structures.graph_index, 1)
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-11}[precision]
     for _ in range(3):  # TorchScript optimises from the second call on
-        assert torch.allclose(module(structures.species, edge_index, edge_vec), expected, rtol=0, atol=tolerance)
+        assert torch.allclose(energies(structures.species, edge_index, edge_vec), expected, rtol=0, atol=tolerance)
 
 
 def test_lammps_gives_the_numbers_of_python(plugin, name, tmp_path):

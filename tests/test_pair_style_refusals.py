@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from lammps_cases import HEAD, MEASURE, PRINT_ENERGY, WIDE, head, run, write_case
-from toys import crystal, reference
+from lammps_cases import HEAD, MEASURE, WIDE, head, run, write_case
+from toys import crystal
 
 from dtmd.errors import DtmdError
-from dtmd.plugin import environment_program
 
 FITTING = HEAD.format(boundary="p p p", elements="H C Pd")
 
@@ -97,24 +91,3 @@ def test_log_says_what_runs_where(plugin, tmp_path):
     output = run(tmp_path, head(atoms).replace("device cpu", "device cpu threads 2") + "run 0\n")
     line = "potential model.lammps.pt, elements H C Pd, cutoff 4 Angstrom, float32, device cpu, 2 threads\n"
     assert "dtmd: " + line in output
-
-
-def mpirun(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [environment_program("mpirun"), "-np", "2", environment_program("lmp"), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-
-
-def test_two_ranks_are_refused_and_partitions_run(plugin, tmp_path):
-    atoms = crystal(WIDE, 6, (True, True, True))
-    write_case(tmp_path, atoms)
-    text = head(atoms) + "run 0\n" + PRINT_ENERGY.rstrip() + " file energy.${copy}\n"
-    (tmp_path / "in.test").write_text("variable copy world 1 2\n" + text)
-    assert mpirun(tmp_path, "-partition", "2x1", "-in", "in.test").returncode == 0
-    expected = reference(tmp_path / "model.lammps.pt", atoms)["energies"].sum()
-    for copy in "12":
-        energy = float((tmp_path / f"energy.{copy}").read_text().split()[1])
-        np.testing.assert_allclose(energy, expected, rtol=1e-10)
-    refused = mpirun(tmp_path, "-in", "in.test", "-log", "none", "-var", "copy", "0")
-    assert refused.returncode != 0
-    assert "runs a simulation on one MPI rank, here it has 2" in refused.stdout

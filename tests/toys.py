@@ -28,28 +28,38 @@ class Toy(nn.Module):
         self.cutoff = cutoff
         self.poison = poison  # pairs nearer than this give NaN
 
-    def forward(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> Tensor:
-        source, target = edge_index[0], edge_index[1]
+    @torch.jit.export
+    def embed(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         vector = edge_vec.to(self.pair.dtype)
         distance = vector.square().sum(1).sqrt()
         envelope = (1.0 - (distance / self.cutoff) ** 2) ** 3
-        strength = self.pair[species[target], species[source]]
+        strength = self.pair[species[edge_index[1]], species[edge_index[0]]]
         repulsion = envelope * strength * (torch.exp(3.0 * (1.0 - distance)) - 0.2)
         repulsion = repulsion + 0.0 * (distance - self.poison).sqrt()
+        polar = vector.new_zeros([species.size(0), 3]).index_add(0, edge_index[1], vector * envelope[:, None])
+        energy = vector.new_zeros([species.size(0)]).index_add(0, edge_index[1], repulsion)
+        return [self.state[species], energy + 0.05 * polar.square().sum(1)], [envelope]
 
-        h = self.state[species]
-        for _ in range(2):
-            message = torch.tanh(h[source] @ self.mix) * envelope[:, None]
-            h = h + 0.3 * torch.zeros_like(h).index_add(0, target, message)
-        polar = vector.new_zeros([species.size(0), 3]).index_add(0, target, vector * envelope[:, None])
-        energy = torch.tanh(h).sum(1) + 0.05 * polar.square().sum(1)
-        return energy.index_add(0, target, repulsion).to(torch.float64)
+    @torch.jit.export
+    def layer(
+        self, k: int, n_atoms: int, species: Tensor, edge_index: Tensor, nodes: list[Tensor], edges: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        h, energy = nodes[0], nodes[1]
+        message = torch.tanh(h[edge_index[0]] @ self.mix) * edges[0][:, None]
+        summed = torch.zeros_like(h[:n_atoms]).index_add(0, edge_index[1], message)
+        return [h[:n_atoms] + 0.3 * summed, energy[:n_atoms]], edges
+
+    @torch.jit.export
+    def energies(self, species: Tensor, nodes: list[Tensor]) -> Tensor:
+        return (torch.tanh(nodes[0]).sum(1) + nodes[1]).to(torch.float64)
 
 
 def write_toy(path: Path, dtype: str = "float64", per_atom_energy: bool = True, **settings: float) -> Path:
     """Export a toy potential for H, C and Pd."""
     module = Toy(**settings).to(getattr(torch, dtype)).eval()
-    labels = {"elements": ELEMENTS, "cutoff": CUTOFF, "dtype": dtype, "per_atom_energy": per_atom_energy}
+    labels = {
+        "elements": ELEMENTS, "cutoff": CUTOFF, "dtype": dtype, "per_atom_energy": per_atom_energy, "exchanged": [5],
+    }
     artefact.save(torch.jit.script(module), labels, path)
     return path
 
@@ -69,7 +79,7 @@ def crystal(cell: np.ndarray, n_atoms: int, pbc: tuple[bool, bool, bool], seed: 
 
 def reference(path: Path, atoms: Atoms) -> dict[str, np.ndarray]:
     """Energies (n,), forces (n, 3) and virial −dE/dε (3, 3) in eV, through positions and strain."""
-    module, _ = artefact.load(path)
+    energies_of, _ = artefact.load(path)
     i, j, shifts = neighbor_list("ijS", atoms, CUTOFF)
     positions = torch.tensor(atoms.positions, requires_grad=True)
     strain = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
@@ -77,6 +87,6 @@ def reference(path: Path, atoms: Atoms) -> dict[str, np.ndarray]:
     offsets = torch.tensor(shifts @ atoms.cell.array)
     edge_vec = (positions[j] - positions[i] + offsets) @ deformation.T
     species = torch.tensor([ELEMENTS.index(symbol) for symbol in atoms.symbols])
-    energies = module(species, torch.tensor(np.stack([j, i])), edge_vec)
+    energies = energies_of(species, torch.tensor(np.stack([j, i])), edge_vec)
     gradient, virial = torch.autograd.grad(energies.sum(), [positions, strain])
     return {"energies": energies.detach().numpy(), "forces": -gradient.numpy(), "virial": -virial.numpy()}

@@ -2,7 +2,8 @@
 
 An architecture is one file and one entry of `ARCHITECTURES` below. The file holds a pydantic config,
 whose `architecture` field names it and which has a `cutoff` (Å) and a `per_atom_energy`, and a
-`torch.nn.Module` built from `(elements, config)`, elements by symbol. Its forward pass has the signature
+`LayeredModel` (dtmd/models/layered.py) built from `(elements, config)`, elements by symbol, whose layers make up the
+function
 
     forward(species, edge_index, edge_vec, graph_index, n_graphs) -> node_energy
 

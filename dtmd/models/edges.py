@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 
+def of_centres(features: Tensor, n_centres: int) -> Tensor:
+    """Rows of the centres, which come first; in training all atoms are centres."""
+    return features if n_centres == features.shape[0] else features[:n_centres]
+
+
 def gather(features: Tensor, index: Tensor) -> Tensor:
     """Rows of the atoms at one end of each edge; the sums of its backward pass are float64."""
     return features.to(torch.float64).index_select(0, index).to(features.dtype)

@@ -9,6 +9,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from dtmd.models.edges import of_centres
+from dtmd.models.layered import LayeredModel
 from dtmd.models.radial import smooth_envelope
 
 
@@ -46,12 +48,13 @@ class EGNNConfig(BaseModel):
         return self.readout == "per_atom"
 
 
-class EGNN(nn.Module):
+class EGNN(LayeredModel):
     """Three message-passing layers over random Fourier features of the distances (article eqs. 2–7)."""
 
     def __init__(self, elements: list[str], config: EGNNConfig) -> None:
         super().__init__()
         self.n_species = len(elements)
+        self.n_layers = config.n_layers
         self.cutoff = config.cutoff
         self.has_envelope = config.envelope == "smooth"
         self.pooled = config.readout == "pooled"
@@ -61,20 +64,30 @@ class EGNN(nn.Module):
             nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, 1)
         )
 
-    def forward(
-        self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, graph_index: Tensor, n_graphs: int
-    ) -> Tensor:
-        """Energies of the atoms in eV, shape (n_atoms,); see `dtmd.models` for the arguments.
-
-        With the pooled readout only their sum over a graph has a meaning: each atom gets an equal share.
-        """
+    def embed(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Nodes: h (n_atoms, width). Edges: distance and envelope, (n_edges, 1)."""
         distance = torch.linalg.vector_norm(edge_vec, dim=1, keepdim=True)
         envelope = smooth_envelope(distance, self.cutoff) if self.has_envelope else torch.ones_like(distance)
         one_hot = nn.functional.one_hot(species, self.n_species)
         h = self.embedding(one_hot.to(self.embedding.weight.dtype))
-        envelope = envelope.to(h.dtype)
-        for layer in self.layers:
-            h = layer(h, edge_index, distance, envelope)
+        return [h], [distance, envelope.to(h.dtype)]
+
+    def layer(
+        self, k: int, n_centres: int, species: Tensor, edge_index: Tensor, nodes: list[Tensor], edges: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Messages and update number k."""
+        h = nodes[0]
+        for i, layer in enumerate(self.layers):
+            if i == k:
+                h = layer(h, n_centres, edge_index, edges[0], edges[1])
+        return [h], edges
+
+    def energies(self, nodes: list[Tensor], graph_index: Tensor, n_graphs: int) -> Tensor:
+        """Energies of the atoms in eV, shape (n_atoms,).
+
+        With the pooled readout only their sum over a graph has a meaning: each atom gets an equal share.
+        """
+        h = nodes[0]
         if not self.pooled:
             return self.readout(h).squeeze(1)
         n_atoms = torch.bincount(graph_index, minlength=n_graphs).to(h.dtype)
@@ -132,15 +145,16 @@ class _MessageLayer(nn.Module):
         rise, before, after = value[1:] - value[:-1], slope[:-1], slope[1:]
         return torch.cat([value[:-1], before, 3.0 * rise - 2.0 * before - after, before + after - 2.0 * rise], dim=1)
 
-    def forward(self, h: Tensor, edge_index: Tensor, distance: Tensor, envelope: Tensor) -> Tensor:
+    def forward(self, h: Tensor, n_centres: int, edge_index: Tensor, distance: Tensor, envelope: Tensor) -> Tensor:
         neighbour, centre = edge_index[0], edge_index[1]
+        own = of_centres(h, n_centres)
         # Sums over edges, those of the backward pass too, are float64: so the result does not depend on
         # the order of the edges, and LAMMPS gives the same numbers as Python.
         nodes = (
-            self.from_centre(h).to(torch.float64).index_select(0, centre)
+            self.from_centre(own).to(torch.float64).index_select(0, centre)
             + self.from_neighbour(h).to(torch.float64).index_select(0, neighbour)
         )
         message = envelope * self.message(nodes.to(h.dtype) + self.filters(distance))
-        summed = torch.zeros(h.shape, dtype=torch.float64, device=h.device)
+        summed = torch.zeros(own.shape, dtype=torch.float64, device=h.device)
         summed = summed.index_add(0, centre, message.to(torch.float64)).to(h.dtype)
-        return h + self.update(torch.cat([h, summed], dim=1))
+        return own + self.update(torch.cat([own, summed], dim=1))

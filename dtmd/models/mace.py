@@ -21,6 +21,8 @@ from ase.data import atomic_numbers
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from dtmd.models.layered import LayeredModel
+
 Interaction = Literal[
     "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock",
     "RealAgnosticDensityInteractionBlock", "RealAgnosticDensityResidualInteractionBlock",
@@ -79,7 +81,7 @@ class MACEConfig(BaseModel):
         return self
 
 
-class MACE(nn.Module):
+class MACE(LayeredModel):
     """Batatia, Kovács, Simm, Ortner and Csányi, MACE, NeurIPS 2022, as mace-torch implements it.
 
     Made in float64 whatever torch's default is, so that its coupling coefficients are exact in both precisions.
@@ -95,6 +97,7 @@ class MACE(nn.Module):
         numbers = [atomic_numbers[element] for element in elements]
         model = _whole_model(numbers, config)
         self.n_species = len(elements)
+        self.n_layers = config.n_layers
         self.register_buffer("atomic_numbers", torch.tensor(numbers), persistent=False)
         self.node_embedding = model.node_embedding
         self.radial_embedding = model.radial_embedding
@@ -104,28 +107,44 @@ class MACE(nn.Module):
         self.readouts = model.readouts
         self.pair_repulsion_fn = model.pair_repulsion_fn if config.pair_repulsion else None
 
-    def forward(
-        self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, graph_index: Tensor, n_graphs: int
-    ) -> Tensor:
-        """Energies of the atoms in eV, shape (n_atoms,); see `dtmd.models` for the arguments."""
-        precision = self.node_embedding.linear.weight.dtype
-        node_attrs = nn.functional.one_hot(species, self.n_species).to(precision)
-        distance = torch.linalg.vector_norm(edge_vec, dim=1, keepdim=True).to(precision)
-        edge_attrs = self.spherical_harmonics(-edge_vec.to(precision))  # mace-torch's vectors run from j to i
-        edge_feats, cutoff = self.radial_embedding(distance, node_attrs, edge_index, self.atomic_numbers)
-        node_feats = self.node_embedding(node_attrs)
-        head = torch.zeros_like(species)
+    def embed(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Nodes: features (n_atoms, width) and energy (n_atoms, 1). Edges: harmonics and radial features."""
+        node_attrs = self.attributes(species)
+        distance = torch.linalg.vector_norm(edge_vec, dim=1, keepdim=True).to(node_attrs.dtype)
+        edge_attrs = self.spherical_harmonics(-edge_vec.to(node_attrs.dtype))  # mace-torch's vectors run from j to i
+        edge_feats = self.radial_embedding(distance, node_attrs, edge_index, self.atomic_numbers)[0]
         energy = torch.zeros_like(node_attrs[:, 0])
         if self.pair_repulsion_fn is not None:
             energy = energy + self.pair_repulsion_fn(distance, node_attrs, edge_index, self.atomic_numbers)
-        for interaction, product, readout in zip(self.interactions, self.products, self.readouts):
-            node_feats, sc = interaction(
-                node_attrs=node_attrs, node_feats=node_feats, edge_attrs=edge_attrs, edge_feats=edge_feats,
-                edge_index=edge_index, cutoff=cutoff,
-            )
-            node_feats = product(node_feats=node_feats, sc=sc, node_attrs=node_attrs)
-            energy = energy + readout(node_feats, head).squeeze(1)
-        return energy
+        return [self.node_embedding(node_attrs), energy.unsqueeze(1)], [edge_attrs, edge_feats]
+
+    def layer(
+        self, k: int, n_centres: int, species: Tensor, edge_index: Tensor, nodes: list[Tensor], edges: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Interaction, product and readout number k."""
+        node_attrs = self.attributes(species)
+        head = torch.zeros_like(species[:n_centres])
+        node_feats, energy = nodes[0], nodes[1][:n_centres]
+        for i, (interaction, product, readout) in enumerate(zip(self.interactions, self.products, self.readouts)):
+            if i == k:
+                messages, sc = interaction(
+                    node_attrs=node_attrs, node_feats=node_feats, edge_attrs=edges[0], edge_feats=edges[1],
+                    edge_index=edge_index, cutoff=None,
+                )
+                node_feats = product(
+                    node_feats=messages[:n_centres], sc=None if sc is None else sc[:n_centres],
+                    node_attrs=node_attrs[:n_centres],
+                )
+                energy = energy + readout(node_feats, head)
+        return [node_feats, energy], edges
+
+    def energies(self, nodes: list[Tensor], graph_index: Tensor, n_graphs: int) -> Tensor:
+        """Energies of the atoms in eV, shape (n_atoms,)."""
+        return nodes[1].squeeze(1)
+
+    def attributes(self, species: Tensor) -> Tensor:
+        """One-hot species, in the precision of the weights."""
+        return nn.functional.one_hot(species, self.n_species).to(self.node_embedding.linear.weight.dtype)
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What torch.jit.script compiles in place of this module: e3nn has some of its modules traced."""

@@ -9,7 +9,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from dtmd.models.edges import gather, sum_at
+from dtmd.models.edges import gather, of_centres, sum_at
+from dtmd.models.layered import LayeredModel
 from dtmd.models.radial import smooth_envelope
 
 
@@ -37,7 +38,7 @@ class PaiNNConfig(BaseModel):
         return True
 
 
-class PaiNN(nn.Module):
+class PaiNN(LayeredModel):
     """Schütt, Unke and Gastegger, Equivariant message passing, ICML 2021 (fig. 2), with a smooth envelope.
 
     The weights that the paper's network has but never uses are left out: the vectors are zero before the
@@ -47,6 +48,7 @@ class PaiNN(nn.Module):
     def __init__(self, elements: list[str], config: PaiNNConfig) -> None:
         super().__init__()
         width, last = config.width, config.n_layers - 1
+        self.n_layers = config.n_layers
         self.cutoff = config.cutoff
         self.n_rbf = config.n_rbf
         self.width = width
@@ -55,19 +57,29 @@ class PaiNN(nn.Module):
         self.updates = nn.ModuleList(_Update(width, writes_vectors=k < last) for k in range(config.n_layers))
         self.readout = nn.Sequential(nn.Linear(width, width // 2), nn.SiLU(), nn.Linear(width // 2, 1))
 
-    def forward(
-        self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, graph_index: Tensor, n_graphs: int
-    ) -> Tensor:
-        """Energies of the atoms in eV, shape (n_atoms,); see `dtmd.models` for the arguments."""
+    def embed(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Nodes: s (n_atoms, F), v (n_atoms, 3, F). Edges: radial (n_edges, n_rbf + 1), unit vectors (n_edges, 3)."""
         distance = torch.linalg.vector_norm(edge_vec, dim=1, keepdim=True)
         s = self.embedding(species)
         unit = (edge_vec / distance).to(s.dtype)
         radial = self.radial(distance).to(s.dtype)
         v = torch.zeros(s.shape[0], 3, self.width, dtype=s.dtype, device=s.device)
-        for message, update in zip(self.messages, self.updates):
-            s, v = message(s, v, edge_index, radial, unit)
-            s, v = update(s, v)
-        return self.readout(s).squeeze(1)
+        return [s, v], [radial, unit]
+
+    def layer(
+        self, k: int, n_centres: int, species: Tensor, edge_index: Tensor, nodes: list[Tensor], edges: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Message and update block number k."""
+        s, v = nodes[0], nodes[1]
+        for i, (message, update) in enumerate(zip(self.messages, self.updates)):
+            if i == k:
+                s, v = message(s, v, n_centres, edge_index, edges[0], edges[1])
+                s, v = update(s, v)
+        return [s, v], edges
+
+    def energies(self, nodes: list[Tensor], graph_index: Tensor, n_graphs: int) -> Tensor:
+        """Energies of the atoms in eV, shape (n_atoms,)."""
+        return self.readout(nodes[0]).squeeze(1)
 
     def radial(self, distance: Tensor) -> Tensor:
         """sin(nπr/r_cut)/r for n = 1 … n_rbf, and 1 for the bias of the filters, times the envelope.
@@ -96,7 +108,7 @@ class _Message(nn.Module):
         self.filters = nn.Linear(config.n_rbf + 1, n_parts * width, bias=False)
 
     def forward(
-        self, s: Tensor, v: Tensor, edge_index: Tensor, radial: Tensor, unit: Tensor
+        self, s: Tensor, v: Tensor, n_centres: int, edge_index: Tensor, radial: Tensor, unit: Tensor
     ) -> tuple[Tensor, Tensor]:
         neighbour, centre = edge_index[0], edge_index[1]
         weights = gather(self.phi(s), neighbour) * self.filters(radial)
@@ -104,7 +116,8 @@ class _Message(nn.Module):
         vector = unit.unsqueeze(2) * weights[:, None, self.width : 2 * self.width]
         if self.reads_vectors:
             vector = torch.addcmul(vector, gather(v, neighbour), weights[:, None, 2 * self.width :])
-        return s + sum_at(centre, scalar, s.shape[0]), v + sum_at(centre, vector, s.shape[0])
+        s = of_centres(s, n_centres) + sum_at(centre, scalar, n_centres)
+        return s, of_centres(v, n_centres) + sum_at(centre, vector, n_centres)
 
 
 class _Update(nn.Module):

@@ -19,7 +19,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from dtmd.models.edges import gather, sum_at
+from dtmd.models.edges import gather, of_centres, sum_at
+from dtmd.models.layered import LayeredModel
 
 
 class ViSNetConfig(BaseModel):
@@ -91,12 +92,13 @@ def smooth_norm(vectors: Tensor, softening: float = 0.01) -> Tensor:
 
 # Sums over edges, here and in the backward pass of a gather, are float64: so the order of the edges shows in
 # rare roundings only, and LAMMPS gives the same numbers as Python.
-class ViSNet(nn.Module):
+class ViSNet(LayeredModel):
     """Equivariant message passing with runtime geometry calculation."""
 
     def __init__(self, elements: list[str], config: ViSNetConfig) -> None:
         super().__init__()
         width = config.width
+        self.n_layers = config.n_layers + 1  # the first sums over neighbours by their species
         self.cutoff = config.cutoff
         self.n_rbf = config.n_rbf
         self.lmax: int = config.lmax
@@ -113,30 +115,48 @@ class ViSNet(nn.Module):
         self.readout = _Readout(width)
         self.apply(_initialise)
 
-    def forward(
-        self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, graph_index: Tensor, n_graphs: int
-    ) -> Tensor:
-        """Energies of the atoms in eV, shape (n_atoms,); see `dtmd.models` for the arguments."""
+    def embed(self, species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Nodes: x (n_atoms, width). Edges: radial basis (n_edges, n_rbf), envelope (n_edges, 1), harmonics."""
         precision = self.combine.weight.dtype
         distance = torch.linalg.vector_norm(edge_vec, dim=1, keepdim=True)
         envelope = cosine_cutoff(distance, self.cutoff).to(precision)
         basis = radial_basis(distance, self.cutoff, self.n_rbf).to(precision)
         harmonics = spherical_harmonics(edge_vec / distance, self.lmax).to(precision)
-        x = self._embed(species, edge_index, envelope, basis)
-        f = (gather(x, edge_index[0]) + gather(x, edge_index[1])) * self.edge_filter(basis)
-        x, vectors = self.first(x, f, edge_index, envelope, harmonics)
-        for layer, update in zip(self.middle, self.edge_updates):
-            change = update(vectors, f, edge_index, harmonics)
-            x, vectors = layer(x, vectors, f, edge_index, envelope, harmonics)
-            f = f + change
-        x, vectors = self.last(x, vectors, f, edge_index, envelope, harmonics)
-        return self.readout(self.norm(x), vectors)
+        return [self.embedding(species)], [basis, envelope, harmonics]
 
-    def _embed(self, species: Tensor, edge_index: Tensor, envelope: Tensor, basis: Tensor) -> Tensor:
-        x = self.embedding(species)
+    def layer(
+        self, k: int, n_centres: int, species: Tensor, edge_index: Tensor, nodes: list[Tensor], edges: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Scalars x from layer 0 on, vectors (n_atoms, 3 or 8, width) and edges f (n_edges, width) from layer 1 on."""
+        f, envelope, harmonics = edges[0], edges[1], edges[2]  # before layer 1, f is the radial basis
+        x = nodes[0]
+        if k == 0:
+            return [self._embed_neighbours(x, n_centres, species, edge_index, f, envelope)], edges
+        if k == 1:
+            f = (gather(x, edge_index[0]) + gather(x, edge_index[1])) * self.edge_filter(f)
+            x, vectors = self.first(x, n_centres, f, edge_index, envelope, harmonics)
+            return [x, vectors], [f, envelope, harmonics]
+        vectors = nodes[1]
+        if k == self.n_layers - 1:
+            x, vectors = self.last(x, vectors, n_centres, f, edge_index, envelope, harmonics)
+        for i, (layer, update) in enumerate(zip(self.middle, self.edge_updates)):
+            if i == k - 2:
+                change = update(vectors, f, edge_index, harmonics)
+                x, vectors = layer(x, vectors, n_centres, f, edge_index, envelope, harmonics)
+                f = f + change
+        return [x, vectors], [f, envelope, harmonics]
+
+    def energies(self, nodes: list[Tensor], graph_index: Tensor, n_graphs: int) -> Tensor:
+        """Energies of the atoms in eV, shape (n_atoms,)."""
+        return self.readout(self.norm(nodes[0]), nodes[1])
+
+    def _embed_neighbours(
+        self, x: Tensor, n_centres: int, species: Tensor, edge_index: Tensor, basis: Tensor, envelope: Tensor
+    ) -> Tensor:
         messages = envelope * self.neighbour_filter(basis)
         messages = messages * gather(self.neighbour_embedding(species), edge_index[0])
-        return self.combine(torch.cat([x, sum_at(edge_index[1], messages, x.shape[0])], dim=1))
+        summed = sum_at(edge_index[1], messages, n_centres)
+        return self.combine(torch.cat([of_centres(x, n_centres), summed], dim=1))
 
 
 def _initialise(module: nn.Module) -> None:
@@ -160,10 +180,10 @@ class _Messages(nn.Module):
         self.edge_key = nn.Linear(width, width)
         self.edge_value = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, f: Tensor, edge_index: Tensor, envelope: Tensor) -> Tensor:
+    def forward(self, x: Tensor, n_centres: int, f: Tensor, edge_index: Tensor, envelope: Tensor) -> Tensor:
         x = self.norm(x)
         by_head = [f.shape[0]] + self.heads
-        query = gather(self.query(x), edge_index[1])
+        query = gather(self.query(of_centres(x, n_centres)), edge_index[1])
         key = gather(self.key(x), edge_index[0]) * nn.functional.silu(self.edge_key(f))
         value = gather(self.value(x), edge_index[0]) * nn.functional.silu(self.edge_value(f))
         attention = nn.functional.silu((query * key).view(by_head).sum(2)) * envelope
@@ -180,12 +200,13 @@ class _FirstLayer(nn.Module):
         self.update = nn.Linear(config.width, config.width)
 
     def forward(
-        self, x: Tensor, f: Tensor, edge_index: Tensor, envelope: Tensor, harmonics: Tensor
+        self, x: Tensor, n_centres: int, f: Tensor, edge_index: Tensor, envelope: Tensor, harmonics: Tensor
     ) -> tuple[Tensor, Tensor]:
-        messages = self.messages(x, f, edge_index, envelope)
+        messages = self.messages(x, n_centres, f, edge_index, envelope)
         gate = nn.functional.silu(self.gate(messages))
-        vectors = sum_at(edge_index[1], gate.unsqueeze(1) * harmonics.unsqueeze(2), x.shape[0])
-        return x + self.update(sum_at(edge_index[1], messages, x.shape[0])), vectors
+        vectors = sum_at(edge_index[1], gate.unsqueeze(1) * harmonics.unsqueeze(2), n_centres)
+        summed = sum_at(edge_index[1], messages, n_centres)
+        return of_centres(x, n_centres) + self.update(summed), vectors
 
 
 class _Layer(nn.Module):
@@ -200,17 +221,19 @@ class _Layer(nn.Module):
         self.mix = nn.Linear(width, 3 * width, bias=False)
 
     def forward(
-        self, x: Tensor, vectors: Tensor, f: Tensor, edge_index: Tensor, envelope: Tensor, harmonics: Tensor
+        self, x: Tensor, vectors: Tensor, n_centres: int, f: Tensor, edge_index: Tensor, envelope: Tensor,
+        harmonics: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        messages = self.messages(x, f, edge_index, envelope)
+        messages = self.messages(x, n_centres, f, edge_index, envelope)
         along, outward = torch.chunk(nn.functional.silu(self.gates(messages)), 2, dim=1)
         vector_messages = (
             gather(vectors, edge_index[0]) * along.unsqueeze(1) + outward.unsqueeze(1) * harmonics.unsqueeze(2)
         )
-        scale, share, change = torch.chunk(self.update(sum_at(edge_index[1], messages, x.shape[0])), 3, dim=1)
+        scale, share, change = torch.chunk(self.update(sum_at(edge_index[1], messages, n_centres)), 3, dim=1)
+        vectors = of_centres(vectors, n_centres)
         first, second, third = torch.chunk(self.mix(vectors), 3, dim=2)
-        x = x + (first * second).sum(1) * share + change
-        summed = sum_at(edge_index[1], vector_messages, x.shape[0])
+        x = of_centres(x, n_centres) + (first * second).sum(1) * share + change
+        summed = sum_at(edge_index[1], vector_messages, n_centres)
         return x, vectors + third * scale.unsqueeze(1) + summed
 
 
