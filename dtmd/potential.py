@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,9 @@ class Potential(nn.Module):
         reference_energies: eV per atom of each element, added in float64, shape (n_elements,).
         energy_scale: eV; the network's output is multiplied by it. Training sets it to the root mean
             square force times 1 Å, so that a fresh network predicts forces of a sensible size.
+
+    Attributes:
+        compiled: what `predict` asks in place of autograd, a `dtmd.compilation.CompiledEvaluation`; not saved.
     """
 
     __jit_unused_properties__ = ["precision"]
@@ -31,6 +35,7 @@ class Potential(nn.Module):
         super().__init__()
         self.elements = list(elements)
         self.config = config
+        self.compiled: Callable[..., tuple[Tensor, Tensor]] | None = None
         self.model = build_model(config, self.elements)
         self.register_buffer("reference_energies", reference_energies.to(torch.float64))
         self.register_buffer("energy_scale", torch.tensor(energy_scale, dtype=torch.float64))
@@ -92,6 +97,9 @@ def predict(
         create_graph: keep the graph, so that energies and forces can be differentiated again; gradients
             then flow to `positions` if they require them.
     """
+    if potential.compiled is not None:
+        with torch.set_grad_enabled(create_graph):
+            return Prediction(*potential.compiled(potential, structures, positions, edges))
     if not positions.requires_grad:
         positions = positions.detach().requires_grad_()
     edge_index, shift = edges

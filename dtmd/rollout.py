@@ -14,6 +14,11 @@ from dtmd.potential import Potential, Prediction, predict
 from dtmd.structures import Structures
 
 
+PART_ATOMS = 500
+"""Atoms side by side on a CPU: 32 structures of 57 atoms are two to seven times slower in one piece than in four,
+for large arrays are given back to the system and fetched again (full-size EGNN, one and two threads)."""
+
+
 class NonFiniteForces(Exception):
     """Forces at step `step` of a rollout hold NaN or infinity."""
 
@@ -60,14 +65,15 @@ class Frame:
 
 
 def rollout(
-    potential: Potential, start: Start, edges: RolloutEdges, n_frames: int, keep_last_graph: bool = False
+    potential: Potential, start: Start, edges: RolloutEdges, n_frames: int, differentiable: bool = False
 ) -> Iterator[Frame]:
-    """Velocity Verlet from the start, which is the first frame; no graph is kept between the steps.
+    """Velocity Verlet from the start, which is the first frame; no graph leads from one step to another.
 
     r_{k+1} = r_k + v_k Δt + ½ a_k Δt²,  v_{k+1} = v_k + ½ (a_k + a_{k+1}) Δt,  a = F/m.
 
     Args:
-        keep_last_graph: evaluate the last frame differentiably, with `positions` as the leaf.
+        differentiable: keep the graph of the last frame, with `positions` as the leaf; of all frames where it is
+            as small as a compiled potential's.
 
     Raises:
         NonFiniteForces: a force is not finite, so that no next step exists.
@@ -77,9 +83,9 @@ def rollout(
     acceleration = torch.zeros_like(positions)
     for k in range(n_frames):
         if k > 0:
-            positions = positions + dt * velocities + 0.5 * dt**2 * acceleration
+            positions = positions.detach() + dt * velocities + 0.5 * dt**2 * acceleration
             velocities = velocities + 0.5 * dt * acceleration
-        with_graph = keep_last_graph and k == n_frames - 1
+        with_graph = differentiable and (k == n_frames - 1 or potential.compiled is not None)
         if with_graph:
             positions = positions.detach().requires_grad_()
         pairs = edges.at_step(k, positions)
@@ -124,7 +130,7 @@ def accumulate_gradient(
     """
     dt, inverse_mass = start.atom_timesteps, start.inverse_masses
     block = cut_every or n_frames
-    frames = list(rollout(potential, start, edges, n_frames, keep_last_graph=True))
+    frames = list(rollout(potential, start, edges, n_frames, differentiable=True))
     leaves = [_as_leaves(frame.prediction) for frame in frames]
     value = loss(leaves)
     by_energies = _gradient(value, [leaf.energies for leaf in leaves])
@@ -139,7 +145,7 @@ def accumulate_gradient(
         if not begins:
             later = later + 0.5 * dt * velocity_adjoint
         force_adjoint = by_forces[k] + inverse_mass * later
-        positions, prediction = _differentiable(potential, start, frames[k], is_last=k == n_frames - 1)
+        positions, prediction = _with_graph(potential, start, frames[k])
         scalar = (force_adjoint * prediction.forces).sum() + (by_energies[k] * prediction.energies).sum()
         scalar.backward(inputs=parameters if begins else [positions, *parameters])
         if begins:
@@ -160,11 +166,9 @@ def _gradient(value: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     return torch.autograd.grad(value, inputs, retain_graph=True, materialize_grads=True, allow_unused=True)
 
 
-def _differentiable(
-    potential: Potential, start: Start, frame: Frame, is_last: bool
-) -> tuple[Tensor, Prediction]:
-    """Positions as a leaf and the prediction there with its graph; the last frame has kept its own."""
-    if is_last:
+def _with_graph(potential: Potential, start: Start, frame: Frame) -> tuple[Tensor, Prediction]:
+    """Positions as a leaf and the prediction there with its graph, evaluated anew where the frame did not keep it."""
+    if frame.positions.requires_grad:
         return frame.positions, frame.prediction
     positions = frame.positions.detach().requires_grad_()
     return positions, predict(potential, start.structures, positions, frame.edges, create_graph=True)

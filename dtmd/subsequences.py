@@ -68,6 +68,11 @@ class Subsequences:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    @property
+    def mean_atoms(self) -> float:
+        """Atoms of a structure, mean over the trajectories."""
+        return float(np.mean([len(piece.masses) for piece in self._pieces]))
+
     def spread(self, n_points: int) -> list[int]:
         """Indices of at most `n_points` subsequences, evenly over all of them."""
         n_points = min(n_points, len(self))

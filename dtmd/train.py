@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dtmd.checkpoint import ModelFile, load_model, load_tensors, provenance, save_model, save_tensors
+from dtmd.compilation import CompiledEvaluation
 from dtmd.config import TrainConfig
 from dtmd.curriculum import Progress, after_epoch, begin, ending, next_stage, stage_converged
 from dtmd.display import TrainingDisplay
@@ -28,7 +29,7 @@ from dtmd.memory import enough_memory
 from dtmd.neighbors import Edges, FrameEdges, RolloutEdges
 from dtmd.potential import Potential, Prediction
 from dtmd.ranks import Ranks
-from dtmd.rollout import NonFiniteForces, accumulate_gradient
+from dtmd.rollout import PART_ATOMS, NonFiniteForces, accumulate_gradient
 from dtmd.run_folder import CHECKPOINT, MODEL, START, claim, started, with_its_model
 from dtmd.subsequences import Points, epoch_order
 from dtmd.training_data import MIXED, TrainingData, fit_reference_energies, load_training_data, mixed_text
@@ -67,11 +68,6 @@ def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay, ranks: R
     return Trainer(config, run_dir, data, display, ranks).run()
 
 
-PART_ATOMS = 500
-"""Atoms of a part of a batch on a CPU: a batch of 32 × 57 atoms is two to seven times slower in one piece than in four,
-for its large arrays are given back to the system and fetched again (full-size EGNN, one and two threads)."""
-
-
 class Trainer:
     """State of a run: weights, optimizer, curriculum, position in the epoch; the same on all ranks."""
 
@@ -92,6 +88,9 @@ class Trainer:
         self.loss = RolloutLoss.of(config.loss, potential.elements, self.device)
         self.optimizer = torch.optim.Adam(self.potential.parameters())
         self.average = _average_of(self.potential, config.optimizer.ema_decay)
+        if config.compile:
+            with ranks.together():
+                self.potential.compiled = self.average.module.compiled = CompiledEvaluation(self.device)
         self.points = data.training_points(self.potential, config)
         self.validation_points = data.validation_points(self.potential, config)
         self.validation_indices = self.validation_points.spread(config.data.validation_points)

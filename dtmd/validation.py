@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from dtmd.losses import energy_loss, force_error_by_species
 from dtmd.neighbors import Edges
 from dtmd.potential import Potential
 from dtmd.ranks import Ranks
-from dtmd.rollout import NonFiniteForces, rollout
+from dtmd.rollout import PART_ATOMS, Frame, NonFiniteForces, rollout
 from dtmd.subsequences import Points, Subsequences
 
 
@@ -61,12 +61,17 @@ def validate(
     potential: Potential, points: Subsequences, indices: Sequence[int], length: int, batch_size: int, skin: float,
     ranks: Ranks = Ranks(),
 ) -> Validation:
-    """Roll out from the chosen subsequences for `length` frames, on each rank its share, `batch_size` side by side."""
+    """Roll out from the chosen subsequences for `length` frames, on each rank its share.
+
+    `batch_size` are integrated side by side, on a CPU no more than have some PART_ATOMS atoms.
+    """
     device = potential.reference_energies.device
     n_species = len(potential.elements)
     by_step = torch.zeros(length, n_species, dtype=torch.float64, device=device)
     energy_error = torch.zeros((), dtype=torch.float64, device=device)
     own, diverged = ranks.share(indices), False
+    if device.type == "cpu":
+        batch_size = min(batch_size, math.ceil(PART_ATOMS / points.mean_atoms))
     for first in range(0, len(own), batch_size):
         batch = points.batch(own[first : first + batch_size], device)
         share = batch.start.structures.n_graphs / len(indices)
@@ -84,12 +89,23 @@ def validate(
 
 
 def _errors(potential: Potential, batch: Points, length: int, skin: float) -> tuple[torch.Tensor, torch.Tensor]:
-    structures = batch.start.structures
-    edges = Edges(structures, potential.config.cutoff, skin)
     rows, energy = [], None
-    for k, frame in enumerate(rollout(potential, batch.start, edges, length)):
-        error = force_error_by_species(structures, frame.prediction.forces, batch.forces[:, k], len(potential.elements))
-        rows.append(error.mean(dim=0))
-        if k == 0:
-            energy = energy_loss(structures, frame.prediction.energies, batch.energies)
+    for frame, errors in errors_along(potential, batch, length, skin):
+        rows.append(errors.mean(dim=0))
+        if energy is None:
+            energy = energy_loss(batch.start.structures, frame.prediction.energies, batch.energies)
     return torch.stack(rows), energy
+
+
+def errors_along(
+    potential: Potential, batch: Points, length: int, skin: float
+) -> Iterator[tuple[Frame, torch.Tensor]]:
+    """Frames of the rollouts of a batch, each with its `force_error_by_species`, eV/Å, (B, n_species).
+
+    Raises:
+        NonFiniteForces: a force is not finite.
+    """
+    structures, n_species = batch.start.structures, len(potential.elements)
+    edges = Edges(structures, potential.config.cutoff, skin)
+    for k, frame in enumerate(rollout(potential, batch.start, edges, length)):
+        yield frame, force_error_by_species(structures, frame.prediction.forces, batch.forces[:, k], n_species)

@@ -16,7 +16,7 @@ structures config
 ingest artefact
 ingestion
 neighbors potential ranks
-mace_file
+mace_file compilation
 rollout losses
 subsequences curriculum
 checkpoint validation display

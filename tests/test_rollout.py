@@ -237,7 +237,7 @@ def test_gradient_of_a_late_force_error_by_finite_differences():
 
 
 def last_frame_gradient_with_frozen_positions(potential, start, points):
-    frames = list(rollout(potential, start, edges_for(potential, start), 6, keep_last_graph=True))
+    frames = list(rollout(potential, start, edges_for(potential, start), 6, differentiable=True))
     loss = (frames[-1].prediction.forces - points.forces[:, 5]).square().mean()
     return torch.autograd.grad(loss, list(potential.parameters()), materialize_grads=True)
 

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from dtmd.losses import force_error_by_species
 from dtmd.memory import enough_memory
-from dtmd.neighbors import Edges
 from dtmd.potential import Potential
-from dtmd.rollout import NonFiniteForces, rollout
+from dtmd.rollout import NonFiniteForces
 from dtmd.structures import Structures
 from dtmd.subsequences import Subsequences, by_run
 from dtmd.trajectory import Trajectory
+from dtmd.validation import errors_along
 
 SKIN = 0.5
 """Å, of the neighbour lists, which are exact with any."""
@@ -113,10 +112,9 @@ def _side_by_side(
     """One batch; where a rollout fails the batch is halved until that one is alone, so that the others go on."""
     batch = points.batch(indices, _device())
     structures, n_species, rows = batch.start.structures, len(potential.elements), []
-    edges = Edges(structures, potential.config.cutoff, SKIN)
     try:
-        for k, frame in enumerate(rollout(potential, batch.start, edges, steps + 1)):
-            rows.append(force_error_by_species(structures, frame.prediction.forces, batch.forces[:, k], n_species))
+        for _, errors in errors_along(potential, batch, steps + 1, SKIN):
+            rows.append(errors)
             watch(len(indices))
     except NonFiniteForces as error:
         if len(indices) == 1:
