@@ -69,7 +69,7 @@ class Plan:
 ARMS = ("dtmd", ""), ("dtmd, compiled", "compiled_")
 """Their names, and what their keys begin with."""
 
-QUICK = Plan((1, 2), (2,), 2, 2, (2, 16), 4, 3, compiled=False)
+QUICK = Plan((1, 2), (2,), 1, 2, (2, 8), 2, 3, compiled=False)
 
 
 def main() -> None:
