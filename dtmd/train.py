@@ -41,6 +41,7 @@ from dtmd.validation import Validation, validate
 
 logger = logging.getLogger(__name__)
 
+
 def train(config: TrainConfig, run_dir: Path, display: TrainingDisplay, ranks: Ranks = Ranks()) -> Path:
     """Run or continue the training that `config` describes; returns the path of the best model.
 

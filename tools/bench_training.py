@@ -56,8 +56,8 @@ SKIN = 0.5
 class Plan:
     """What is measured."""
 
-    lengths: tuple[int, ...] = (1, 2, 4, 8, 11)
-    batches: tuple[int, ...] = (8, 32)
+    lengths: tuple[int, ...] = (1, 2, 4, 11)
+    batches: tuple[int, ...] = (8,)
     repeats: int = 5
     memory_batch: int = 8
     memory_lengths: tuple[int, int] = (2, 64)
