@@ -23,7 +23,7 @@ checkpoint validation display
 training_data
 training_report
 run_folder data_views
-train export
+train export calculator
 plugin
 lmp
 lammps info
