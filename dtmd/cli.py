@@ -120,14 +120,21 @@ def export(
     model: Annotated[Path, typer.Argument(help="A model file, or the folder of a run.")],
     output: Annotated[Optional[Path], typer.Option("-o", help="By default model.lammps.pt beside the model.")] = None,
     format: Annotated[str, typer.Option("--format", help="torchscript")] = "torchscript",
+    precision: Annotated[Optional[str], typer.Option(
+        help="Of the network: float32 or float64; by default as trained.")] = None,
 ) -> None:
     """Write a potential for LAMMPS, checked against the model on real frames."""
+    import torch
+
     from dtmd.export import export_torchscript
     from dtmd.lammps import pair_coeff_lines
 
+    if precision not in (None, "float32", "float64"):
+        raise DtmdError(f"--precision {precision}: unknown; the precisions are: float32, float64")
+
     if format != "torchscript":
         raise DtmdError(f"--format {format}: unknown; the formats are: torchscript")
-    exported = export_torchscript(model, output)
+    exported = export_torchscript(model, output, precision and getattr(torch, precision))
     seen = ", ".join(f"{name} {value:.1e}" for name, value in exported.deviations.items())
     frames = exported.metadata.get("probes", "real frames")
     console.print(f"wrote {exported.path}\nlargest relative deviation from the model on {frames}: {seen}\n\n"

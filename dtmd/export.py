@@ -54,24 +54,27 @@ class Exported:
     deviations: dict[str, float]
 
 
-def export_torchscript(model_path: Path, out: Path | None = None) -> Exported:
+def export_torchscript(
+    model_path: Path, out: Path | None = None, precision: torch.dtype | None = None
+) -> Exported:
     """Write `model.lammps.pt` beside the model, or `out`.
 
     Args:
         model_path: a model file, or a run directory that holds model.pt.
+        precision: of the network in the artefact, torch.float32 or torch.float64; None leaves it as trained.
 
     Raises:
         DtmdError: not a model, or the artefact does not reproduce it; nothing is written then.
     """
     if model_path.is_dir():
         model_path = model_path / "model.pt"
-    model = load_model(model_path)
+    model = _load(model_path, precision)
     out = out or model_path.with_suffix(".lammps.pt")
     if out.resolve() == model_path.resolve():
         raise DtmdError(f"{out}: would overwrite the model; give another file with -o")
     metadata = _metadata(model)
     # Freezing would fold the parameters of the model itself away, so it works on a copy from the file.
-    scripted = torch.jit.script(Artefact(load_model(model_path).potential).eval())
+    scripted = torch.jit.script(Artefact(_load(model_path, precision).potential).eval())
     scripted = torch.jit.freeze(scripted, preserved_attrs=list(Artefact.METHODS))
     with written_whole(out) as temporary:
         artefact.save(scripted, metadata, temporary)
@@ -91,6 +94,12 @@ def evaluate_artefact(
     graph_index = torch.zeros_like(species)
     forces, virials = gather_edge_gradient(edge_index, edge_vec.detach(), gradient, graph_index, 1)
     return Prediction(energy.detach().unsqueeze(0), forces, virials)
+
+
+def _load(path: Path, precision: torch.dtype | None) -> ModelFile:
+    model = load_model(path)
+    model.potential.to_precision(precision or model.potential.precision)
+    return model
 
 
 def _check(model: ModelFile, path: Path) -> dict[str, float]:
