@@ -57,12 +57,12 @@ def test_the_summary():
         return {"arm": arm, "atoms": atoms, "ranks": ranks, "ms": ms, "cpu_ms": 2 * ms, "pair": 99.0,
                 "us_per_atom": 1e3 * ms / atoms}
 
-    rows = [row("a", 57, 30.0), row("b", 57, 10.0), row("b", 2_052, 400.0), row("b", 2_052, 250.0, ranks=2),
-            row("b", 20_520, 4400.0), {"arm": "a", "atoms": 20_520, "ranks": 1, "out_of_memory": True}]
+    rows = [row("a", 57, 30.0), row("c", 57, 10.0), row("c", 2_052, 400.0), row("c", 2_052, 250.0, ranks=2),
+            row("c", 20_520, 4400.0), {"arm": "a", "atoms": 20_520, "ranks": 1, "out_of_memory": True}]
     found = bench_lammps.summary(rows)
-    assert found["b over a, 57 atoms"] == {"wall": 3.0, "cpu": 3.0}
-    assert found["efficiency of b on 2 ranks, 2052 atoms"] == 0.8
-    assert found["cost per atom of b from 2,000 atoms on, largest over smallest"] == 1.1
+    assert found["c over a, 57 atoms"] == {"wall": 3.0, "cpu": 3.0}
+    assert found["efficiency of c on 2 ranks, 2052 atoms"] == 0.8
+    assert found["cost per atom of c from 2,000 atoms on, largest over smallest"] == 1.1
     assert found["least share of pair, %"] == 99.0
 
 
