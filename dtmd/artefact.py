@@ -1,6 +1,6 @@
-"""The exported potential: one TorchScript file that Python and LAMMPS read alike.
+"""The exported potential: one file, of TorchScript or of machine code, that Python and LAMMPS read alike.
 
-The contract, mirrored by lammps_plugin/potential.cpp, is `dtmd.models.layered` for one structure:
+The contract, mirrored by lammps_plugin/, is `dtmd.models.layered` for one structure. In TorchScript:
 
     embed(species: int64 [n_nodes], edge_index: int64 [2, n_edges], edge_vec: float64 [n_edges, 3]) -> nodes, edges
     layer(k: int, n_atoms: int, species, edge_index, nodes, edges) -> nodes of the first n_atoms, edges
@@ -16,31 +16,48 @@ included. The list is full: each pair appears in both directions. Forces and vir
 gradient of the summed energy with respect to `edge_vec`, taken by the caller; the module converts
 to its own precision inside.
 
+In machine code of AOTInductor, tensors only, as graphs of these names, k = 0, 1, … counting the layers but the last:
+
+    whole(species, edge_index, edge_vec) -> energies, their gradient by edge_vec
+    forward_k(own, species, edge_index, *before) -> nodes of the first n_atoms, edges
+    backward_k(own, species, edge_index, *before, *by_after) -> gradient by each of `before`
+    last(own, species, edge_index, *before) -> energies, gradient by each of `before`
+
+with own int64 [n_atoms] the species of the first n_atoms, `before` what the layer reads, nodes and then edges (of the
+first layer edge_vec alone), and `by_after` the gradients by what it gives. `whole` serves a single rank; where only
+the sum of the energies has a meaning there is nothing else. Such a file is a program: whoever runs it trusts it.
+
 The archive carries, as extra files: dtmd/format, dtmd/elements ("H C Pd"), dtmd/masses (u, standard
 ones, in the order of the elements; LAMMPS checks its types against them), dtmd/cutoff (Å),
 dtmd/dtype ("float32" or "float64"), dtmd/per_atom_energy ("yes", or "no" where only the sum has a
 meaning), dtmd/exchanged ("128 128": numbers per atom in the nodes after each layer but the last) and
-dtmd/metadata.json (everything else).
+dtmd/metadata.json (everything else). Those of machine code say what can run it: dtmd/torch ("2.13.0"), dtmd/machine
+("x86_64") and dtmd/instructions ("avx2 fma", as /proc/cpuinfo calls them), and dtmd/node_tensors ("1 1": how many
+tensors the nodes are after each layer but the last).
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from ase.data import atomic_masses, atomic_numbers
 from torch import Tensor
+from torch.export.pt2_archive._package import AOTICompiledModel, package_pt2
 
 from dtmd.errors import DtmdError
 from dtmd.files import torch_writing, written_whole
 
 FORMAT = "2"
 
-_LABELS = ("elements", "cutoff", "dtype", "per_atom_energy", "exchanged")
+_LABELS = ("elements", "cutoff", "dtype", "per_atom_energy", "exchanged", "compiled")
+
+Graphs = Mapping[str, Callable[..., list[Tensor]]]
+"""Compiled graphs by their names."""
 
 
 def save(module: torch.jit.ScriptModule, metadata: dict[str, Any], path: str | Path) -> None:
@@ -60,8 +77,24 @@ def save(module: torch.jit.ScriptModule, metadata: dict[str, Any], path: str | P
         torch.jit.save(module, str(temporary), _extra_files=_extra_files(metadata))
 
 
+def save_compiled(files: Mapping[str, list[str]], metadata: dict[str, Any], path: str | Path) -> None:
+    """Write compiled graphs atomically.
+
+    Args:
+        files: of each graph, as AOTInductor wrote them.
+        metadata: as for `save`, with `compiled`: a dictionary of `torch` and `machine` (strings), `instructions`
+            (list of strings) and `node_tensors` (list of numbers).
+        path: where to write.
+
+    Raises:
+        DtmdError: the file cannot be written.
+    """
+    with written_whole(Path(path)) as temporary, torch_writing(), open(temporary, "wb") as file:
+        package_pt2(file, aoti_files=dict(files), extra_files=_extra_files(metadata))
+
+
 def load(path: str | Path) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], dict[str, Any]]:
-    """Read an exported potential onto the CPU.
+    """Read a TorchScript potential onto the CPU.
 
     Returns:
         The function (species, edge_index, edge_vec) → per-atom energies, and the metadata as given to `save`.
@@ -84,9 +117,37 @@ def load(path: str | Path) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], 
     return energies, metadata
 
 
-def is_torchscript(path: str | Path) -> bool:
-    """Whether a file is a TorchScript archive, by its list of contents alone."""
-    return any("/code/" in name for name in members(path))
+def load_compiled(path: str | Path) -> tuple[Graphs, dict[str, Any]]:
+    """Read the graphs of a potential in machine code, which is not loaded unless it was made for this torch.
+
+    Returns:
+        The graphs, and the metadata as given to `save_compiled`.
+
+    Raises:
+        DtmdError: as `read_metadata`, or for another version of torch, or damaged.
+    """
+    metadata = read_metadata(path)
+    made_for, version = metadata["compiled"]["torch"], torch.__version__.partition("+")[0]
+    if made_for != version:
+        raise DtmdError(f"{path}: compiled for torch {made_for}, this is torch {version}; "
+                        "export it again: dtmd export model.pt --format aotinductor")
+    node_tensors = metadata["compiled"]["node_tensors"]
+    names = ["whole"]
+    if metadata["per_atom_energy"]:
+        names += [f"{sweep}_{k}" for k in range(len(node_tensors)) for sweep in ("forward", "backward")] + ["last"]
+    try:
+        loaders = {name: torch._C._aoti.AOTIModelPackageLoader(str(path), name, True, 1, -1) for name in names}
+        return {name: AOTICompiledModel(loader) for name, loader in loaders.items()}, metadata
+    except RuntimeError as error:
+        raise DtmdError(f"{path}: damaged: {error}; write it again with: "
+                        "dtmd export model.pt --format aotinductor") from error
+
+
+def kind_of(path: str | Path) -> str | None:
+    """TorchScript or AOTInductor, by the list of contents of a file alone; none if it holds no code."""
+    names = members(path)
+    kinds = {"TorchScript": "/code/", "AOTInductor": "/data/aotinductor/"}
+    return next((kind for kind, folder in kinds.items() if any(folder in name for name in names)), None)
 
 
 def members(path: str | Path) -> list[str]:
@@ -129,12 +190,19 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             f"{path}: format {files['format']}, this dtmd reads format {FORMAT}; "
             "export the model again with this version: dtmd export model.pt"
         )
+    compiled = {} if "torch" not in files else {"compiled": {
+        "torch": files["torch"],
+        "machine": files["machine"],
+        "instructions": files["instructions"].split(),
+        "node_tensors": [int(number) for number in files["node_tensors"].split()],
+    }}
     return {
         "elements": files["elements"].split(),
         "cutoff": float(files["cutoff"]),
         "dtype": files["dtype"],
         "per_atom_energy": files["per_atom_energy"] == "yes",
         "exchanged": [int(width) for width in files["exchanged"].split()],
+        **compiled,
         **json.loads(files["metadata.json"]),
     }
 
@@ -142,6 +210,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 def _extra_files(metadata: dict[str, Any]) -> dict[str, str]:
     elements = metadata["elements"]
     others = {key: value for key, value in metadata.items() if key not in _LABELS}
+    compiled = metadata.get("compiled", {})
     return {
         "dtmd/format": FORMAT,
         "dtmd/elements": " ".join(elements),
@@ -151,4 +220,6 @@ def _extra_files(metadata: dict[str, Any]) -> dict[str, str]:
         "dtmd/per_atom_energy": "yes" if metadata["per_atom_energy"] else "no",
         "dtmd/exchanged": " ".join(str(width) for width in metadata["exchanged"]),
         "dtmd/metadata.json": json.dumps(others, indent=1),
+        **{f"dtmd/{name}": compiled[name] for name in ("torch", "machine") if compiled},
+        **{f"dtmd/{name}": " ".join(map(str, compiled[name])) for name in ("instructions", "node_tensors") if compiled},
     }

@@ -14,7 +14,7 @@ from ase.data import atomic_masses, atomic_numbers
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from dtmd.artefact import is_torchscript
+from dtmd.artefact import kind_of
 from dtmd.errors import DtmdError
 from dtmd.files import sha256, torch_writing, written_whole
 from dtmd.mace_file import is_mace_file, read_mace_file
@@ -89,7 +89,7 @@ def load_tensors(path: Path) -> dict:
     Raises:
         DtmdError: the file is missing, damaged or not one of ours.
     """
-    if is_torchscript(path):  # torch.load would hand it to torch.jit.load, which loads its code
+    if kind_of(path):  # torch.load would hand it to torch.jit.load, which loads its code
         raise DtmdError(f"{path}: an exported potential, not a trained model; give RUN_DIR/model.pt")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

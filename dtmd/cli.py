@@ -118,16 +118,32 @@ def summary(run: Annotated[Path, typer.Argument(help="Folder of a run, finished 
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="A model file, or the folder of a run.")],
-    output: Annotated[Optional[Path], typer.Option("-o", help="By default model.lammps.pt beside the model.")] = None,
-    format: Annotated[str, typer.Option("--format", help="torchscript")] = "torchscript",
+    output: Annotated[Optional[Path], typer.Option("-o", help="By default model.lammps.pt or .pt2 beside it.")] = None,
+    format: Annotated[str, typer.Option(
+        "--format", help="torchscript, or aotinductor: faster, machine code for this torch and CPU.")] = "torchscript",
+    precision: Annotated[Optional[str], typer.Option(
+        help="Of the network: float32 or float64; by default as trained.")] = None,
 ) -> None:
     """Write a potential for LAMMPS, checked against the model on real frames."""
-    from dtmd.export import export_torchscript
+    import torch
+
+    from dtmd.display import CompilingDisplay
+    from dtmd.export import export_aotinductor, export_torchscript
     from dtmd.lammps import pair_coeff_lines
 
-    if format != "torchscript":
-        raise DtmdError(f"--format {format}: unknown; the formats are: torchscript")
-    exported = export_torchscript(model, output)
+    if format not in ("torchscript", "aotinductor"):
+        raise DtmdError(f"--format {format}: unknown; the formats are: torchscript, aotinductor")
+    if precision not in (None, "float32", "float64"):
+        raise DtmdError(f"--precision {precision}: unknown; the precisions are: float32, float64")
+    dtype = precision and getattr(torch, precision)
+    if format == "torchscript":
+        exported = export_torchscript(model, output, dtype)
+    else:
+        with CompilingDisplay(console) as display:
+            exported = export_aotinductor(model, output, dtype, display.compiling)
+    if filters := exported.metadata.get("filters"):
+        console.print(f"tables of the radial filters, {filters['n_knots']} knots: forces change by at most "
+                      f"{filters['largest_force_change_eV_per_A']:.1e} eV/Å", soft_wrap=True)
     seen = ", ".join(f"{name} {value:.1e}" for name, value in exported.deviations.items())
     frames = exported.metadata.get("probes", "real frames")
     console.print(f"wrote {exported.path}\nlargest relative deviation from the model on {frames}: {seen}\n\n"

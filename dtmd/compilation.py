@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,8 +30,8 @@ class CompiledEvaluation:
     """
 
     def __init__(self, device: torch.device) -> None:
-        if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
-            raise DtmdError("compile: no C++ compiler is found (g++); install one, or set compile to false")
+        if device.type == "cpu":
+            require_compiler("compile", "set compile to false")
         self._compiled: dict[tuple, Callable] = {}
 
     def __call__(
@@ -54,26 +54,49 @@ class CompiledEvaluation:
                 values = dict(zip(names, everything[: len(names)], strict=True))
                 return function(potential, values, *everything[len(names) :])
 
-            traced = _traced(of_tensors, everything, len(names), potential)
-            self._compiled[key] = torch.compile(traced, dynamic=True)
+            positions, by_energies, _, _, edge_index = range(len(names), len(names) + 5)
+            problem = f"compile: {potential.config.architecture} cannot be compiled; set compile to false"
+            graph = traced(of_tensors, everything, {positions: 0, by_energies: 0, edge_index: 1}, problem)
+            self._compiled[key] = torch.compile(graph, dynamic=True)
         with torch.no_grad():
             return self._compiled[key](*everything)
 
 
-def _traced(function: Callable, arguments: list[Tensor], n_tensors: int, potential: Potential) -> torch.fx.GraphModule:
-    problem = f"compile: {potential.config.architecture} cannot be compiled; set compile to false"
+def require_compiler(who: str, instead: str) -> None:
+    """Look for the C++ compiler that torch needs for a CPU.
+
+    Raises:
+        DtmdError: there is none; what else to do is `instead`.
+    """
+    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        raise DtmdError(f"{who}: no C++ compiler is found (g++); install one, or {instead}")
+
+
+def traced(
+    function: Callable, arguments: Sequence[Tensor], sizes: Mapping[int, int], problem: str, closed: bool = False
+) -> torch.fx.GraphModule:
+    """The operations of a function on tensors, its derivatives among them, for arguments of any sizes.
+
+    Args:
+        sizes: of the argument with this number, the dimension whose size must stay free if it is not 1.
+        problem: what to say first of a function that cannot be traced.
+        closed: tensors that are no arguments may be there, and become constants.
+
+    Raises:
+        DtmdError: it cannot be traced, or not for any sizes.
+    """
     try:
         # Without duck shapes sizes that happen to be equal in this batch have symbols of their own.
         with torch.enable_grad(), torch.fx.experimental._config.patch(use_duck_shape=False):
-            traced = make_fx(function, tracing_mode="symbolic")(*arguments)
+            graph = make_fx(function, tracing_mode="symbolic", _allow_non_fake_inputs=closed)(*arguments)
     except RuntimeError as error:
         raise DtmdError(problem) from error
-    inputs = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"][n_tensors:]
-    positions, by_energies, _, _, edge_index, *_ = inputs
-    for size in (positions.shape[0], by_energies.shape[0], edge_index.shape[1]):
+    inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+    for argument, dimension in sizes.items():
+        size = inputs[argument].shape[dimension]
         if isinstance(size, torch.SymInt) and size.node.maybe_as_int() is not None:
             raise DtmdError(f"{problem}: it makes a number of a size, which a later batch may not have")
-    return traced
+    return graph
 
 
 @dataclass(frozen=True)

@@ -182,3 +182,25 @@ class ReadingDisplay:
         """After every run."""
         self._n_done += 1
         self._bars.update(self._task, description=f"run {self._n_done} of {self._n_runs}: {row.verdict[:40]}")
+
+
+class CompilingDisplay:
+    """A bar over the parts of a potential that are compiled; on a terminal only."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            TextColumn("compiling {task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
+        )
+        self._task = self._bars.add_task("", total=None)
+
+    def __enter__(self) -> CompilingDisplay:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def compiling(self, name: str, done: int, total: int) -> None:
+        """The part that is begun, how many are done, and how many there are."""
+        self._bars.update(self._task, description=name, completed=done, total=total)

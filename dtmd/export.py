@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
 from dtmd import artefact
+from dtmd.aotinductor import compile_graph, graphs_of, run_pieces, target
 from dtmd.checkpoint import ModelFile, load_model
 from dtmd.errors import DtmdError
 from dtmd.files import written_whole
+from dtmd.filter_tables import with_fine_filters
 from dtmd.models.layered import LayeredModel
 from dtmd.neighbors import Edges
 from dtmd.potential import Potential, Prediction, gather_edge_gradient, predict_with_virial
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 """Largest deviation of an artefact from its model, relative to the largest value."""
+
+Evaluate = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
+"""(species, edge_index, edge_vec) → energies of the atoms, gradient by edge_vec."""
 
 
 class Artefact(nn.Module):
@@ -54,65 +62,107 @@ class Exported:
     deviations: dict[str, float]
 
 
-def export_torchscript(model_path: Path, out: Path | None = None) -> Exported:
+def export_torchscript(model_path: Path, out: Path | None = None, precision: torch.dtype | None = None) -> Exported:
     """Write `model.lammps.pt` beside the model, or `out`.
 
     Args:
         model_path: a model file, or a run directory that holds model.pt.
+        precision: of the network in the artefact, torch.float32 or torch.float64; None leaves it as trained.
 
     Raises:
         DtmdError: not a model, or the artefact does not reproduce it; nothing is written then.
     """
-    if model_path.is_dir():
-        model_path = model_path / "model.pt"
-    model = load_model(model_path)
-    out = out or model_path.with_suffix(".lammps.pt")
-    if out.resolve() == model_path.resolve():
-        raise DtmdError(f"{out}: would overwrite the model; give another file with -o")
-    metadata = _metadata(model)
-    # Freezing would fold the parameters of the model itself away, so it works on a copy from the file.
-    scripted = torch.jit.script(Artefact(load_model(model_path).potential).eval())
+    model, out = _model_and_place(model_path, out, ".lammps.pt", precision)
+    # Freezing would fold the parameters of the model itself away, so it works on a copy.
+    scripted = torch.jit.script(Artefact(copy.deepcopy(model.potential)).eval())
     scripted = torch.jit.freeze(scripted, preserved_attrs=list(Artefact.METHODS))
+    metadata = _metadata(model)
     with written_whole(out) as temporary:
         artefact.save(scripted, metadata, temporary)
-        deviations = _check(model, temporary)
+        energies, _ = artefact.load(temporary)
+        deviations = _check(model, functools.partial(_with_gradient, energies))
     return Exported(out, metadata, deviations)
 
 
-def evaluate_artefact(
-    energies: Callable[[Tensor, Tensor, Tensor], Tensor], species: Tensor, positions: Tensor,
-    edges: tuple[Tensor, Tensor],
-) -> Prediction:
-    """Energy (1,), forces and virial (1, 3, 3) of one structure, from what `dtmd.artefact.load` gives."""
-    edge_index, shift = edges
-    edge_vec = (positions[edge_index[0]] - positions[edge_index[1]] + shift).requires_grad_()
-    energy = energies(species, edge_index, edge_vec).sum()
-    (gradient,) = torch.autograd.grad(energy, edge_vec)
-    graph_index = torch.zeros_like(species)
-    forces, virials = gather_edge_gradient(edge_index, edge_vec.detach(), gradient, graph_index, 1)
-    return Prediction(energy.detach().unsqueeze(0), forces, virials)
+def export_aotinductor(
+    model_path: Path, out: Path | None = None, precision: torch.dtype | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Exported:
+    """Write `model.lammps.pt2` beside the model, or `out`: machine code for the CPU.
+
+    Args:
+        model_path: a model file, or a run directory that holds model.pt.
+        precision: as for `export_torchscript`.
+        progress: called with the name of a graph, its number from 0 and how many there are, before it is compiled.
+
+    Raises:
+        DtmdError: as `export_torchscript`, or as `dtmd.aotinductor.compile_graph`.
+    """
+    model, out = _model_and_place(model_path, out, ".lammps.pt2", precision)
+    graphs, node_tensors = graphs_of(copy.deepcopy(model.potential).requires_grad_(False))
+    metadata = {**_metadata(model), "compiled": {**target(), "node_tensors": node_tensors}}
+    with TemporaryDirectory() as folder, written_whole(out) as temporary:
+        files = {}
+        for k, (name, graph) in enumerate(graphs.items()):
+            progress(name, k, len(graphs))
+            files[name] = compile_graph(graph, model.potential.config.architecture, Path(folder) / name)
+        artefact.save_compiled(files, metadata, temporary)
+        compiled, _ = artefact.load_compiled(temporary)
+        deviations = _check(model, compiled["whole"])
+        if "last" in compiled:
+            in_pieces = _check(model, functools.partial(run_pieces, compiled, node_tensors))
+            deviations = {name: max(value, in_pieces[name]) for name, value in deviations.items()}
+    return Exported(out, metadata, deviations)
 
 
-def _check(model: ModelFile, path: Path) -> dict[str, float]:
-    energies, _ = artefact.load(path)
+def _model_and_place(
+    model_path: Path, out: Path | None, suffix: str, precision: torch.dtype | None
+) -> tuple[ModelFile, Path]:
+    if model_path.is_dir():
+        model_path = model_path / "model.pt"
+    model = load_model(model_path)
+    model.potential.to_precision(precision or model.potential.precision)
+    out = out or model_path.with_suffix(suffix)
+    if out.resolve() == model_path.resolve():
+        raise DtmdError(f"{out}: would overwrite the model; give another file with -o")
+    return with_fine_filters(model), out
+
+
+def _with_gradient(energies: Callable[..., Tensor], *arguments: Tensor) -> tuple[Tensor, Tensor]:
+    *others, edge_vec = arguments
+    edge_vec = edge_vec.detach().requires_grad_()
+    energy = energies(*others, edge_vec)
+    (gradient,) = torch.autograd.grad(energy.sum(), edge_vec)
+    return energy.detach(), gradient
+
+
+def _check(model: ModelFile, evaluate: Evaluate) -> dict[str, float]:
+    """Largest relative deviations from the model on its probe frames."""
     potential, probes = model.potential, model.probes
-    tolerance = TOLERANCE[potential.precision]
     worst = {"energy": 0.0, "forces": 0.0, "virial": 0.0}
     for k in range(probes.structures.n_graphs):
         frame = probes.frame(k)
-        edges = Edges(frame.structures, potential.config.cutoff, skin=0.1).at(frame.positions)
+        edge_index, shift = edges = Edges(frame.structures, potential.config.cutoff, skin=0.1).at(frame.positions)
         expected = predict_with_virial(potential, frame.structures, frame.positions, edges)
-        got = evaluate_artefact(energies, frame.structures.species, frame.positions, edges)
+        edge_vec = frame.positions[edge_index[0]] - frame.positions[edge_index[1]] + shift
+        energies, gradient = evaluate(frame.structures.species, edge_index, edge_vec)
+        forces, virials = gather_edge_gradient(edge_index, edge_vec, gradient, frame.structures.graph_index, 1)
+        got = Prediction(energies.sum().unsqueeze(0), forces, virials)
         for name in worst:
             field = {"energy": "energies", "forces": "forces", "virial": "virials"}[name]
             worst[name] = max(worst[name], _deviation(getattr(got, field), getattr(expected, field)))
+    _raise_if_apart(model, worst)
+    return worst
+
+
+def _raise_if_apart(model: ModelFile, worst: dict[str, float]) -> None:
+    tolerance = TOLERANCE[model.potential.precision]
     bad = {name: value for name, value in worst.items() if not value <= tolerance}
     if bad:
         found = ", ".join(f"{name} {value:.1e}" for name, value in bad.items())
         frames = model.metadata.get("probes", "real frames")
         raise DtmdError(f"the exported potential differs from the model on {frames}: {found} relative "
                         f"(allowed {tolerance:.0e}); it was not written. Please report this with the model file")
-    return worst
 
 
 def _deviation(got: Tensor, expected: Tensor) -> float:

@@ -20,12 +20,12 @@ def describe(path: Path) -> str:
     if is_store(path):
         content = {"file": str(path), "kind": "trajectory store", **describe_store(path)}
     else:
-        content = _describe_artefact(path) if artefact.is_torchscript(path) else _describe_model(path)
+        content = _describe_artefact(path) if artefact.kind_of(path) else _describe_model(path)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _describe_artefact(path: Path) -> dict:
-    return {"file": str(path), "kind": "exported potential (TorchScript)", **artefact.read_metadata(path)}
+    return {"file": str(path), "kind": f"exported potential ({artefact.kind_of(path)})", **artefact.read_metadata(path)}
 
 
 def _describe_model(path: Path) -> dict:

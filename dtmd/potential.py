@@ -75,11 +75,15 @@ class Potential(nn.Module):
 
 @dataclass(frozen=True)
 class Prediction:
-    """Energies (B,) in eV and forces (n_atoms, 3) in eV/Å, float64; virials (B, 3, 3) in eV if asked for."""
+    """Energies (B,) in eV and forces (n_atoms, 3) in eV/Å, float64.
+
+    If asked for, virials (B, 3, 3) and energies of the atoms (n_atoms,), both in eV.
+    """
 
     energies: Tensor
     forces: Tensor
     virials: Tensor | None = None
+    atom_energies: Tensor | None = None
 
 
 def predict(
@@ -105,7 +109,7 @@ def predict(
     edge_index, shift = edges
     with torch.enable_grad():
         edge_vec = positions[edge_index[0]] - positions[edge_index[1]] + shift
-        energies = _sum_energies(potential, structures, edge_index, edge_vec)
+        energies = _summed(_atom_energies(potential, structures, edge_index, edge_vec), structures)
         (gradient,) = torch.autograd.grad(energies.sum(), positions, create_graph=create_graph)
     if not create_graph:
         energies = energies.detach()
@@ -115,16 +119,20 @@ def predict(
 def predict_with_virial(
     potential: Potential, structures: Structures, positions: Tensor, edges: tuple[Tensor, Tensor]
 ) -> Prediction:
-    """As `predict`, with the virial W = −Σ_edges r_ij ⊗ ∂E/∂r_ij, whose trace over 3V is the static pressure."""
+    """As `predict`, with the energies of the atoms and the virial W = −Σ_edges r_ij ⊗ ∂E/∂r_ij.
+
+    The trace of the virial over 3V is the static pressure.
+    """
     edge_index, shift = edges
     positions = positions.detach()
     edge_vec = (positions[edge_index[0]] - positions[edge_index[1]] + shift).requires_grad_()
-    energies = _sum_energies(potential, structures, edge_index, edge_vec)
-    (gradient,) = torch.autograd.grad(energies.sum(), edge_vec)
+    atom_energies = _atom_energies(potential, structures, edge_index, edge_vec)
+    (gradient,) = torch.autograd.grad(atom_energies.sum(), edge_vec)
+    atom_energies = atom_energies.detach()
     forces, virials = gather_edge_gradient(
         edge_index, edge_vec.detach(), gradient, structures.graph_index, structures.n_graphs
     )
-    return Prediction(energies.detach(), forces, virials)
+    return Prediction(_summed(atom_energies, structures), forces, virials, atom_energies)
 
 
 def gather_edge_gradient(
@@ -138,8 +146,9 @@ def gather_edge_gradient(
     return forces, virials
 
 
-def _sum_energies(potential: Potential, structures: Structures, edge_index: Tensor, edge_vec: Tensor) -> Tensor:
-    node_energy = potential(
-        structures.species, edge_index, edge_vec, structures.graph_index, structures.n_graphs
-    )
-    return node_energy.new_zeros(structures.n_graphs).index_add(0, structures.graph_index, node_energy)
+def _atom_energies(potential: Potential, structures: Structures, edge_index: Tensor, edge_vec: Tensor) -> Tensor:
+    return potential(structures.species, edge_index, edge_vec, structures.graph_index, structures.n_graphs)
+
+
+def _summed(atom_energies: Tensor, structures: Structures) -> Tensor:
+    return atom_energies.new_zeros(structures.n_graphs).index_add(0, structures.graph_index, atom_energies)

@@ -103,7 +103,7 @@ void PairDTMD::load(const std::string &path)
 {
   std::string problem;
   try {
-    potential = std::make_unique<dtmd::Potential>(path, device);
+    potential = std::make_unique<dtmd::Potential>(path, device, comm->nprocs > 1);
   } catch (const std::exception &failure) {
     problem = failure.what();
   }

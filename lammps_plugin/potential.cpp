@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
+   The labels of a file, and the pieces of its code, between which ranks exchange nodes.
    The contract of the file is described in dtmd/artefact.py; the names below mirror it. */
 
 #include "potential.h"
 
+#include "code.h"
+
 #include <ATen/Parallel.h>
 #include <caffe2/serialize/inline_container.h>
-#include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/cuda.h>
-#include <torch/script.h>
+#include <torch/types.h>
 #include <torch/version.h>
 
+#include <sys/utsname.h>
+
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <sstream>
@@ -21,7 +25,7 @@
 #endif
 
 using caffe2::serialize::PyTorchStreamReader;
-using Tensors = std::vector<torch::Tensor>;
+using dtmd::Tensors;
 
 namespace {
 
@@ -37,6 +41,19 @@ std::string read_label(PyTorchStreamReader &archive, const std::string &name)
 {
   auto [data, size] = archive.getRecord("extra/dtmd/" + name);
   return {static_cast<const char *>(data.get()), size};
+}
+
+// As Linux names the instructions.
+bool processor_has(const std::string &instruction)
+{
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("flags", 0) != 0) continue;
+    std::istringstream words(line);
+    return std::find(std::istream_iterator<std::string>(words), {}, instruction) !=
+        std::istream_iterator<std::string>();
+  }
+  return false;
 }
 
 template <typename T> std::vector<T> split(const std::string &text)
@@ -59,52 +76,13 @@ void copy(const torch::Tensor &tensor, std::vector<double> &data)
   data.assign(begin, begin + host.numel());
 }
 
-// What is computed between two exchanges, cut off from what came before.
-struct Segment {
-  Tensors nodes, edges;    // the inputs
-  Tensors outputs;         // nodes and edges of the next segment, or the energy
-};
-
-// The same values, where a graph of autograd ends.
-Tensors leaves(const Tensors &tensors)
-{
-  Tensors cut;
-  for (const auto &tensor : tensors) cut.push_back(tensor.detach().requires_grad_(tensor.requires_grad()));
-  return cut;
-}
-
-Tensors joined(Tensors first, const Tensors &second)
-{
-  first.insert(first.end(), second.begin(), second.end());
-  return first;
-}
-
-// Gradients by the inputs, given those by the outputs; undefined tensors are zero.
-Tensors backward(const Tensors &outputs, const Tensors &gradients, const Tensors &inputs)
-{
-  Tensors roots, by_roots, wanted, result(inputs.size());
-  for (size_t k = 0; k < outputs.size(); k++)
-    if (gradients[k].defined() && outputs[k].requires_grad()) {
-      roots.push_back(outputs[k]);
-      by_roots.push_back(gradients[k]);
-    }
-  if (roots.empty()) return result;
-  for (const auto &input : inputs)
-    if (input.requires_grad()) wanted.push_back(input);
-  const Tensors found =
-      torch::autograd::grad(roots, wanted, by_roots, std::nullopt, false, /*allow_unused=*/true);
-  for (size_t k = 0, next = 0; k < inputs.size(); k++)
-    if (inputs[k].requires_grad()) result[k] = found[next++];
-  return result;
-}
-
-// All numbers of each node in a row, for the exchange.
-std::vector<double> rows_of(const Tensors &nodes, const Tensors &like)
+// All numbers of each of so many nodes in a row, for the exchange; undefined tensors are zero, of a shape like these.
+std::vector<double> rows_of(const Tensors &nodes, int64_t n_rows, const Tensors &like)
 {
   Tensors columns;
   for (size_t k = 0; k < nodes.size(); k++) {
-    const auto values = nodes[k].defined() ? nodes[k].detach() : torch::zeros_like(like[k]);
-    columns.push_back(values.reshape({values.size(0), -1}).to(torch::kFloat64));
+    const auto values = nodes[k].defined() ? nodes[k].detach() : torch::zeros({n_rows, like[k][0].numel()});
+    columns.push_back(values.reshape({n_rows, -1}).to(torch::kFloat64));
   }
   std::vector<double> rows;
   copy(torch::cat(columns, 1), rows);
@@ -132,7 +110,7 @@ Tensors nodes_of(const std::vector<double> &rows, int64_t first, int64_t n_rows,
 Tensors with_others(const Tensors &own, int64_t n_nodes, int width, dtmd::Exchange *exchange)
 {
   const int64_t n_atoms = own[0].size(0);
-  std::vector<double> rows = rows_of(own, own);
+  std::vector<double> rows = rows_of(own, n_atoms, own);
   if (rows.size() != static_cast<size_t>(n_atoms * width))
     throw std::runtime_error("the nodes of the model are not as wide as its file says");
   rows.resize(n_nodes * width);
@@ -143,27 +121,16 @@ Tensors with_others(const Tensors &own, int64_t n_nodes, int width, dtmd::Exchan
 }
 
 // And back: gradients by all nodes -> by the own atoms', other ranks' share included.
-Tensors by_own(const Tensors &gradients, const Tensors &nodes, int64_t n_atoms, int width, dtmd::Exchange *exchange)
+Tensors by_own(const Tensors &gradients, const Tensors &own, int64_t n_nodes, int width, dtmd::Exchange *exchange)
 {
-  std::vector<double> rows = rows_of(gradients, nodes);
+  std::vector<double> rows = rows_of(gradients, n_nodes, own);
   exchange->to_owners(rows, width);
-  return nodes_of(rows, 0, n_atoms, width, nodes);
+  return nodes_of(rows, 0, own[0].size(0), width, own);
 }
 
 }    // namespace
 
 namespace dtmd {
-
-struct Potential::Module {
-  torch::jit::Module script;
-  torch::Device device;
-
-  std::pair<Tensors, Tensors> nodes_and_edges(const char *method, std::vector<torch::IValue> arguments)
-  {
-    const auto result = script.get_method(method)(std::move(arguments)).toTuple();
-    return {result->elements()[0].toTensorVector(), result->elements()[1].toTensorVector()};
-  }
-};
 
 void prepare_process(int n_threads)
 {
@@ -187,17 +154,16 @@ std::string choose_device(const std::string &wish, int rank)
   return "cuda:" + std::to_string(rank % torch::cuda::device_count());
 }
 
-Potential::Potential(const std::string &path, const std::string &device)
+Potential::Potential(const std::string &path, const std::string &device, bool on_several_ranks) : device(device)
 {
   read_labels(path);
+  const std::string command = compiled ? "dtmd export model.pt --format aotinductor" : "dtmd export model.pt";
   try {
-    const torch::Device where(device);
-    module = std::make_unique<Module>(Module{torch::jit::load(path, where), where});
-    module->script.eval();
-    for (torch::Tensor parameter : module->script.parameters()) parameter.requires_grad_(false);
+    code = compiled ? load_aotinductor(path, compiled->node_tensors, on_several_ranks)
+                    : load_torchscript(path, device, exchanged.size() + 1);
   } catch (const std::exception &error) {
-    throw std::runtime_error(path + ": damaged: " + message_of(error) +
-                             "\nWrite it again with: dtmd export model.pt");
+    throw std::runtime_error(path + ": cannot be loaded: " + message_of(error) + "\nIf it is damaged, write it "
+                             "again with: " + command);
   }
 }
 
@@ -227,60 +193,73 @@ void Potential::read_labels(const std::string &path)
   dtype = read_label(*archive, "dtype");
   per_atom_energy = read_label(*archive, "per_atom_energy") == "yes";
   exchanged = split<int>(read_label(*archive, "exchanged"));
+  if (!archive->hasRecord("extra/dtmd/torch")) return;
+  check_machine(path, read_label(*archive, "torch"), read_label(*archive, "machine"),
+                split<std::string>(read_label(*archive, "instructions")));
+  compiled = Compiled{split<int>(read_label(*archive, "node_tensors"))};
 }
 
-// The graph of autograd is cut where nodes are exchanged, and swept back piece by piece from this thread: for a
-// GPU, autograd has a thread of its own, from which MPI must not be called.
+// Whether this program and processor can run what is compiled in the file.
+void Potential::check_machine(const std::string &path, const std::string &torch_version, const std::string &machine,
+                              const std::vector<std::string> &instructions)
+{
+  const std::string remedy = "; export it here: dtmd export model.pt --format aotinductor";
+  if (torch_version != TORCH_VERSION)
+    throw std::runtime_error(path + ": compiled for torch " + torch_version + ", this plugin is built with torch "
+                             TORCH_VERSION + remedy);
+  utsname here;
+  uname(&here);
+  if (machine != here.machine)
+    throw std::runtime_error(path + ": compiled for " + machine + ", this machine is " + here.machine + remedy);
+  for (const std::string &instruction : instructions)
+    if (!processor_has(instruction))
+      throw std::runtime_error(path + ": compiled for processors with " + instruction + ", which this one lacks; "
+                               "export it for any: dtmd export model.pt --format torchscript");
+  if (device != "cpu")
+    throw std::runtime_error(path + ": compiled for the CPU, and the device is " + device + "; write pair_style dtmd "
+                             "device cpu, or: dtmd export model.pt --format torchscript");
+}
+
 void Potential::evaluate(const Graph &graph, Evaluation &evaluation, Exchange *exchange)
 {
   const auto n_atoms = static_cast<int64_t>(graph.n_atoms), n_nodes = static_cast<int64_t>(graph.n_nodes());
   const auto n_edges = static_cast<int64_t>(graph.n_edges());
-  const int n_layers = exchanged.size() + 1;
-  evaluation = {};
+  const int n_pieces = exchange ? exchanged.size() + 1 : 1;
+  evaluation.energies.clear();
+  evaluation.gradients.clear();
   if (n_atoms == 0) return evaluate_nothing(exchange);
-  const torch::Device &device = module->device;
-  // TorchScript's optimiser would change the plan, and with it the rounding, during the first steps,
-  // and on a GPU compile fused kernels for ever new numbers of edges. Without it an EGNN on 57 atoms
-  // runs some 10 % faster on the CPU, and the first steps take no longer than the others.
-  torch::jit::GraphOptimizerEnabledGuard no_optimiser(false);
   try {
-    const torch::Tensor species = view(graph.species, {n_nodes}, torch::kInt64).to(device);
-    const torch::Tensor edge_index = torch::stack({view(graph.sources, {n_edges}, torch::kInt64),
-                                                   view(graph.targets, {n_edges}, torch::kInt64)}).to(device);
-    torch::Tensor edge_vec = view(graph.vectors, {n_edges, 3}, torch::kFloat64).to(device);
-    edge_vec.requires_grad_();
+    const torch::Device where(device);
+    Inputs inputs;
+    inputs.species = view(graph.species, {n_nodes}, torch::kInt64).to(where);
+    inputs.own_species = inputs.species.narrow(0, 0, n_atoms);
+    inputs.edge_index = torch::stack({view(graph.sources, {n_edges}, torch::kInt64),
+                                      view(graph.targets, {n_edges}, torch::kInt64)}).to(where);
+    inputs.edge_vec = view(graph.vectors, {n_edges, 3}, torch::kFloat64).to(where);
+    code->begin(inputs, n_pieces);
 
-    auto [nodes, edges] = module->nodes_and_edges("embed", {species, edge_index, edge_vec});
-    std::vector<Segment> segments{{{}, {edge_vec}, {}}};
-    for (int k = 0; k < n_layers; k++) {
-      if (k > 0 && exchange) {
-        segments.back().outputs = joined(nodes, edges);
-        nodes = leaves(with_others(nodes, n_nodes, exchanged[k - 1], exchange));
-        edges = leaves(edges);
-        segments.push_back({nodes, edges, {}});
+    Features features{{}, {inputs.edge_vec}};
+    std::vector<Tensors> own(n_pieces);    // nodes before each piece
+    for (int k = 0; k < n_pieces; k++) {
+      if (k > 0) {
+        own[k] = features.nodes;
+        features.nodes = with_others(own[k], n_nodes, exchanged[k - 1], exchange);
       }
-      std::tie(nodes, edges) =
-          module->nodes_and_edges("layer", {k, n_atoms, species, edge_index, nodes, edges});
+      features = code->forward(k, features);
     }
-    const torch::Tensor energies =
-        module->script.get_method("energies")({species.narrow(0, 0, n_atoms), nodes}).toTensor();
+    const torch::Tensor energies = features.nodes.at(0);
     if (energies.dim() != 1 || energies.size(0) != n_atoms)
       throw std::runtime_error("the model does not return one energy for each atom");
     copy(energies, evaluation.energies);
 
-    segments.back().outputs = {energies.sum()};
-    Tensors gradients{torch::ones({}, energies.options())};
-    while (true) {
-      const Segment segment = std::move(segments.back());
-      segments.pop_back();
-      gradients = backward(segment.outputs, gradients, joined(segment.nodes, segment.edges));
-      if (segments.empty()) break;
-      const auto edges_begin = gradients.begin() + segment.nodes.size();
-      const Tensors by_nodes(gradients.begin(), edges_begin), by_edges(edges_begin, gradients.end());
-      const int width = exchanged[segments.size() - 1];
-      gradients = joined(by_own(by_nodes, segment.nodes, n_atoms, width, exchange), by_edges);
+    Features gradients;
+    for (int k = n_pieces - 1; k >= 0; k--) {
+      gradients = code->backward(k, gradients);
+      if (k > 0)
+        gradients.nodes = by_own(gradients.nodes, own[k], n_nodes, exchanged[k - 1], exchange);
     }
-    copy(gradients[0].defined() ? gradients[0] : torch::zeros_like(edge_vec), evaluation.gradients);
+    const torch::Tensor &gradient = gradients.edges.at(0);
+    copy(gradient.defined() ? gradient : torch::zeros_like(inputs.edge_vec), evaluation.gradients);
   } catch (const std::exception &error) {
     throw std::runtime_error("the potential failed: " + message_of(error));
   }

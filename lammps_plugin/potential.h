@@ -6,10 +6,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace dtmd {
+
+class Code;
 
 // Atoms and the directed edges between them, each pair in both directions. The first n_atoms nodes are
 // this rank's own, which are the centres; the others belong to other ranks.
@@ -49,8 +52,8 @@ std::string choose_device(const std::string &wish, int rank);
 
 class Potential {
  public:
-  // Reads the file; throws std::runtime_error with a message for the user.
-  Potential(const std::string &path, const std::string &device);
+  // Reads the file, and what one rank or several need of it; throws std::runtime_error with a message for the user.
+  Potential(const std::string &path, const std::string &device, bool on_several_ranks);
   ~Potential();
 
   // Energies of the own atoms and the gradient of all ranks' energies by the own edges; throws
@@ -65,11 +68,18 @@ class Potential {
   std::vector<int> exchanged;    // numbers per node that pass between ranks after each layer but the last
 
  private:
-  struct Module;
-  std::unique_ptr<Module> module;
+  struct Compiled {
+    std::vector<int> node_tensors;    // of how many tensors the nodes are made after each layer but the last
+  };
+
+  std::string device;
+  std::optional<Compiled> compiled;    // of a file with machine code
+  std::unique_ptr<Code> code;
 
   void evaluate_nothing(Exchange *exchange);
   void read_labels(const std::string &path);
+  void check_machine(const std::string &path, const std::string &torch_version, const std::string &machine,
+                     const std::vector<std::string> &instructions);
 };
 
 }    // namespace dtmd

@@ -27,6 +27,7 @@ def dtmd(*arguments, cwd: Path | None = None) -> subprocess.CompletedProcess:
     (["info", "nowhere.pt"], "nowhere.pt: no such file"),
     (["summary", "nowhere"], "nowhere/metrics.jsonl: cannot be read"),
     (["export", "--format", "onnx", "x.pt"], "--format onnx: unknown"),
+    (["export", "--precision", "half", "x.pt"], "--precision half: unknown; the precisions are: float32, float64"),
     (["compare", "one.lammpstrj"], "give at least one MD trajectory"),
     (["compare", "run.lammpstrj", "empty"], "no AIMD output in this folder"),
     (["compare", "run.lammpstrj", str(AIMD / "test"), "--bond", "0-1"], "counted from 1"),

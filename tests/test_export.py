@@ -41,6 +41,12 @@ def test_a_run_folder_exports_beside_the_model(model):
     assert "data_sha256: abc" in describe(exported.path) and "dtmd export" in describe(model)
 
 
+def test_a_float32_model_exports_in_float64(model):
+    exported = export_torchscript(model, precision=torch.float64)
+    assert exported.metadata["dtype"] == "float64"
+    assert all(value < 1e-10 for value in exported.deviations.values())
+
+
 def test_an_artefact_that_differs_is_refused_and_not_written(model, monkeypatch):
     class Wrong(dtmd.export.Artefact):
         @torch.jit.export

@@ -17,13 +17,13 @@ ingest artefact
 ingestion
 neighbors potential ranks
 mace_file compilation
-rollout losses
+rollout losses aotinductor
 subsequences curriculum
 checkpoint validation display
-training_data
+training_data filter_tables
 training_report
 run_folder data_views
-train export
+train export calculator
 plugin
 lmp
 lammps info

@@ -244,6 +244,9 @@ def test_energy_drift_of_a_known_slope():
     assert result.drift == pytest.approx(1.0)  # 2e-6 eV/fs for two atoms
     assert result.largest == pytest.approx(0.49)
     assert result.deviation == pytest.approx(0.49 / np.sqrt(12), rel=0.02)
+    assert result.fluctuation == pytest.approx(0.0, abs=1e-9)
+    waves = replace(still, times=times, energies=still.energies + 1e-4 * np.sin(times))  # 0.05 meV/atom
+    assert conservation(waves).fluctuation == pytest.approx(0.05 / np.sqrt(2), rel=0.2)
 
 
 def test_total_energy_adds_the_kinetic_energy():

@@ -13,9 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
-import os
-import platform
 import resource
 import shutil
 import statistics
@@ -24,13 +21,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import ase
 import numpy as np
 import torch
-import vesin
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 from bench_training_baseline import StraightforwardEGNN
+from measuring import in_process, is_out_of_memory, machine, memory_limit
 from torch import Tensor
 
 from dtmd.compilation import CompiledEvaluation
@@ -91,63 +87,6 @@ def main() -> None:
     figures["memory"] = memories(plan)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
-
-
-def machine() -> dict:
-    """Where and with what this runs."""
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-             if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0],
-        "system": f"{platform.system()} {platform.release()}", "python": platform.python_version(),
-        "torch": torch.__version__, "numpy": np.__version__, "vesin": vesin.__version__, "ase": ase.__version__,
-    }
-
-
-# --- processes ---------------------------------------------------------------------------------------------------
-
-
-def in_process(function: Callable[..., Iterator], threads: int, *arguments) -> list:
-    """What the generator yields in a process of its own, up to where it runs out of memory."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(theirs, function, threads, arguments))
-    process.start()
-    theirs.close()
-    results = []
-    while True:
-        try:
-            result = ours.recv()
-        except EOFError:  # killed
-            break
-        if isinstance(result, Exception):
-            raise result
-        if result is None:
-            break
-        results.append(result)
-    process.join()
-    return results
-
-
-def _send(pipe, function: Callable[..., Iterator], threads: int, arguments: tuple) -> None:
-    torch.set_num_threads(threads)
-    resource.setrlimit(resource.RLIMIT_DATA, (memory_limit(),) * 2)
-    try:
-        for result in function(*arguments):
-            pipe.send(result)
-        pipe.send(None)
-    except Exception as error:
-        pipe.send(None if is_out_of_memory(error) else error)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "memory" in str(error)
-
-
-def memory_limit() -> int:
-    """Bytes, 80 % of what is free."""
-    (line,) = [line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable")]
-    return int(0.8 * 1024 * int(line.split()[1]))
 
 
 def timed(arms: dict[str, Callable[[], object]], repeats: int) -> dict[str, tuple[float, float] | None]:

@@ -22,11 +22,13 @@ class Conservation:
         drift: slope of the least-squares line, meV/atom/ps.
         largest: max |E(t) − E(0)|, meV/atom.
         deviation: standard deviation over time, meV/atom.
+        fluctuation: the same about the least-squares line, meV/atom; velocity Verlet leaves one ∝ Δt².
     """
 
     drift: float
     largest: float
     deviation: float
+    fluctuation: float
 
 
 def total_energy_change(trajectory: Trajectory) -> np.ndarray:
@@ -39,9 +41,10 @@ def conservation(trajectory: Trajectory) -> Conservation:
     """Drift and fluctuation of the total energy; needs energies, velocities and two frames or more."""
     change, time = total_energy_change(trajectory), (trajectory.times - trajectory.times[0]) / FS_PER_PS
     weights = frame_weights(trajectory.times)
-    slope, _ = np.polyfit(time, change, 1, w=np.sqrt(weights))
+    slope, start = np.polyfit(time, change, 1, w=np.sqrt(weights))
     spread = np.average((change - np.average(change, weights=weights)) ** 2, weights=weights)
-    return Conservation(float(slope), float(np.abs(change).max()), float(np.sqrt(spread)))
+    about_line = np.average((change - slope * time - start) ** 2, weights=weights)
+    return Conservation(float(slope), float(np.abs(change).max()), float(np.sqrt(spread)), float(np.sqrt(about_line)))
 
 
 def mean_temperature(trajectory: Trajectory) -> tuple[float, float | None]:

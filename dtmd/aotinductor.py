@@ -1,0 +1,188 @@
+"""A potential as machine code: energies and their gradient as graphs without Python, compiled by torch's AOTInductor.
+
+The graphs, and what they take and give, are described in `dtmd.artefact`. They hold for any numbers of atoms and
+edges. Weights are constants in them, and so is what follows from weights alone, such as tables of filters.
+"""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch._inductor.constant_folding import constant_fold
+
+from dtmd.artefact import Graphs
+from dtmd.compilation import require_compiler, traced
+from dtmd.errors import DtmdError
+from dtmd.potential import Potential
+
+_INSTEAD = "export it with --format torchscript"
+
+# By machine: what the compiler may assume of the processor, the bits of its vectors, and how /proc/cpuinfo
+# names these instructions, which is what the loading side looks for.
+_PROCESSORS = {"x86_64": ("x86-64-v3", 256, ["avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"])}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A function of tensors, with arguments to trace it by.
+
+    The first dimension of each argument has any size, and the second of edge_index, the argument of that number.
+    """
+
+    function: Callable[..., list[Tensor]]
+    arguments: list[Tensor]
+    edge_index: int
+
+
+def compile_graph(graph: Graph, architecture: str, folder: Path) -> list[str]:
+    """Compile for the CPU, in about ten seconds.
+
+    Returns:
+        The files, all in the folder.
+
+    Raises:
+        DtmdError: no C++ compiler, another kind of processor, or a function that cannot be traced.
+    """
+    march, bits, _ = _processor()
+    require_compiler("--format aotinductor", _INSTEAD)
+    arguments = tuple(graph.arguments)
+    free = {k: 1 if k == graph.edge_index else 0 for k in range(len(arguments))}
+    problem = f"--format aotinductor: {architecture} cannot be compiled; {_INSTEAD}"
+    operations = traced(graph.function, arguments, free, problem, closed=True)
+    shapes = tuple({dimension: torch.export.Dim.DYNAMIC} for dimension in free.values())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, of its own names
+        module = torch.export.export(operations, arguments, dynamic_shapes=shapes).module(check_guards=False)
+    constant_fold(module)
+    options = {
+        "aot_inductor.package": True, "aot_inductor.output_path": str(folder),
+        "cpp.march": march, "cpp.simdlen": bits, "cpp.dynamic_threads": True,
+    }
+    return torch._inductor.aot_compile(module, arguments, options=options)
+
+
+def target() -> dict[str, object]:
+    """What a program must have to run what is compiled here: the version of torch, machine and instructions."""
+    return {
+        "torch": torch.__version__.partition("+")[0], "machine": platform.machine(), "instructions": _processor()[2],
+    }
+
+
+def graphs_of(potential: Potential) -> tuple[dict[str, Graph], list[int]]:
+    """The graphs by name, and how many tensors the nodes are after each layer but the last.
+
+    Energies that are not those of single atoms come from one rank alone, so that there are no pieces.
+
+    Args:
+        potential: on the CPU; its parameters must not require gradients.
+    """
+    own, species, edge_index, edge_vec = _example(len(potential.elements))
+    whole = _last(potential, 0, 0)
+    graphs = {"whole": Graph(
+        lambda species, edge_index, edge_vec: whole(species, species, edge_index, edge_vec),
+        [own, edge_index, edge_vec], edge_index=1,
+    )}
+    node_tensors: list[int] = []
+    if not potential.config.per_atom_energy:
+        return graphs, node_tensors
+    nodes, edges = [], [edge_vec]
+    for k in range(potential.model.n_layers - 1):
+        before = [own, species, edge_index, *nodes, *edges]
+        graphs[f"forward_{k}"] = Graph(_forward(potential, k, len(nodes)), before, edge_index=2)
+        backward = _backward(potential, k, len(nodes), len(nodes) + len(edges))
+        own_nodes, edges = _layer(potential, k, own, species, edge_index, nodes, edges)
+        graphs[f"backward_{k}"] = Graph(backward, [*before, *own_nodes, *edges], edge_index=2)
+        nodes = [torch.cat([node, node[: len(species) - len(own)]]) for node in own_nodes]
+        node_tensors.append(len(nodes))
+    last = _last(potential, potential.model.n_layers - 1, len(nodes))
+    graphs["last"] = Graph(last, [own, species, edge_index, *nodes, *edges], edge_index=2)
+    return graphs, node_tensors
+
+
+def run_pieces(
+    graphs: Graphs, node_tensors: Sequence[int], species: Tensor, edge_index: Tensor, edge_vec: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Energies and their gradient by edge_vec piece by piece, as LAMMPS does it on several ranks, here on one."""
+    before, inputs = [edge_vec], []
+    for k in range(len(node_tensors)):
+        inputs.append(before)
+        before = graphs[f"forward_{k}"](species, species, edge_index, *before)
+    energies, *gradients = graphs["last"](species, species, edge_index, *before)
+    for k in reversed(range(len(node_tensors))):
+        gradients = graphs[f"backward_{k}"](species, species, edge_index, *inputs[k], *gradients)
+    return energies, gradients[0]
+
+
+def _processor() -> tuple[str, int, list[str]]:
+    machine = platform.machine()
+    if machine not in _PROCESSORS:
+        raise DtmdError(f"--format aotinductor: it compiles for {', '.join(_PROCESSORS)}, and this machine is "
+                        f"{machine}; {_INSTEAD}")
+    return _PROCESSORS[machine]
+
+
+def _example(n_species: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Species of own atoms and of all nodes, edge_index and edge_vec, of different numbers."""
+    random = torch.Generator().manual_seed(0)
+    species = torch.randint(n_species, (7,), generator=random)
+    edge_index = torch.randint(5, (2, 11), generator=random)
+    return species[:5].clone(), species, edge_index, torch.rand(11, 3, generator=random, dtype=torch.float64) + 0.5
+
+
+def _layer(
+    potential: Potential, k: int, own: Tensor, species: Tensor, edge_index: Tensor, nodes: list[Tensor],
+    edges: list[Tensor],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Layer k, the first with the embedding, for which the edges are the edge vectors."""
+    if k == 0:
+        nodes, edges = potential.model.embed(species, edge_index, edges[0])
+    return potential.model.layer(k, own.shape[0], species, edge_index, nodes, edges)
+
+
+def _forward(potential: Potential, k: int, n_nodes: int) -> Callable[..., list[Tensor]]:
+    def forward(own: Tensor, species: Tensor, edge_index: Tensor, *before: Tensor) -> list[Tensor]:
+        nodes, edges = list(before[:n_nodes]), list(before[n_nodes:])
+        nodes, edges = _layer(potential, k, own, species, edge_index, nodes, edges)
+        return [*nodes, *edges]
+
+    return forward
+
+
+def _backward(potential: Potential, k: int, n_nodes: int, n_before: int) -> Callable[..., list[Tensor]]:
+    forward = _forward(potential, k, n_nodes)
+
+    def backward(own: Tensor, species: Tensor, edge_index: Tensor, *tensors: Tensor) -> list[Tensor]:
+        before = _leaves(tensors[:n_before])
+        return _gradients(forward(own, species, edge_index, *before), tensors[n_before:], before)
+
+    return backward
+
+
+def _last(potential: Potential, first: int, n_nodes: int) -> Callable[..., list[Tensor]]:
+    """From layer `first` to the energies, and back."""
+
+    def last(own: Tensor, species: Tensor, edge_index: Tensor, *before: Tensor) -> list[Tensor]:
+        before = _leaves(before)
+        nodes, edges = before[:n_nodes], before[n_nodes:]
+        for k in range(first, potential.model.n_layers):
+            nodes, edges = _layer(potential, k, own, species, edge_index, nodes, edges)
+        energies = potential.scaled(potential.model.energies(nodes, torch.zeros_like(own), 1), own)
+        return [energies.detach(), *_gradients([energies], [torch.ones_like(energies)], before)]
+
+    return last
+
+
+def _leaves(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.detach().requires_grad_() for tensor in tensors]
+
+
+def _gradients(outputs: Sequence[Tensor], by_outputs: Sequence[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    pairs = [(output, by) for output, by in zip(outputs, by_outputs, strict=True) if output.requires_grad]
+    outputs, by_outputs = zip(*pairs, strict=True)
+    return list(torch.autograd.grad(outputs, inputs, by_outputs, allow_unused=True, materialize_grads=True))
