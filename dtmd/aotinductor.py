@@ -56,15 +56,19 @@ def compile_graph(graph: Graph, architecture: str, folder: Path) -> list[str]:
     problem = f"--format aotinductor: {architecture} cannot be compiled; {_INSTEAD}"
     operations = traced(graph.function, arguments, free, problem, closed=True)
     shapes = tuple({dimension: torch.export.Dim.DYNAMIC} for dimension in free.values())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's, of its own names
-        module = torch.export.export(operations, arguments, dynamic_shapes=shapes).module(check_guards=False)
-    constant_fold(module)
     options = {
         "aot_inductor.package": True, "aot_inductor.output_path": str(folder),
         "cpp.march": march, "cpp.simdlen": bits, "cpp.dynamic_threads": True,
     }
-    return torch._inductor.aot_compile(module, arguments, options=options)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's, of names of its own
+            module = torch.export.export(operations, arguments, dynamic_shapes=shapes).module(check_guards=False)
+        constant_fold(module)
+        return torch._inductor.aot_compile(module, arguments, options=options)
+    except RuntimeError as error:
+        reason = next((line for line in str(error).splitlines() if "error" in line.lower()), repr(error))[:300]
+        raise DtmdError(f"{problem}, or install g++ 11 or later. What failed: {reason}") from error
 
 
 def target() -> dict[str, object]:
