@@ -19,8 +19,10 @@ to its own precision inside.
 The archive carries, as extra files: dtmd/format, dtmd/elements ("H C Pd"), dtmd/masses (u, standard
 ones, in the order of the elements; LAMMPS checks its types against them), dtmd/cutoff (Å),
 dtmd/dtype ("float32" or "float64"), dtmd/per_atom_energy ("yes", or "no" where only the sum has a
-meaning), dtmd/exchanged ("128 128": numbers per atom in the nodes after each layer but the last) and
-dtmd/metadata.json (everything else).
+meaning), dtmd/exchanged ("128 128": numbers per atom in the nodes after each layer but the last),
+dtmd/closest (Å, where the metadata have `closest_pairs`: smallest distance of each pair of elements in the training
+data, the upper triangle row by row; the cutoff for pairs that are not within it) and dtmd/metadata.json (everything
+else).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +145,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 def _extra_files(metadata: dict[str, Any]) -> dict[str, str]:
     elements = metadata["elements"]
     others = {key: value for key, value in metadata.items() if key not in _LABELS}
-    return {
+    known = {"dtmd/closest": _closest(metadata)} if "closest_pairs" in metadata else {}
+    return known | {
         "dtmd/format": FORMAT,
         "dtmd/elements": " ".join(elements),
         "dtmd/masses": " ".join(f"{atomic_masses[atomic_numbers[element]]:.4f}" for element in elements),
@@ -152,3 +156,9 @@ def _extra_files(metadata: dict[str, Any]) -> dict[str, str]:
         "dtmd/exchanged": " ".join(str(width) for width in metadata["exchanged"]),
         "dtmd/metadata.json": json.dumps(others, indent=1),
     }
+
+
+def _closest(metadata: dict[str, Any]) -> str:
+    closest, cutoff = metadata["closest_pairs"], float(metadata["cutoff"])
+    pairs = combinations_with_replacement(metadata["elements"], 2)
+    return " ".join(repr(float(closest.get("-".join(pair), cutoff))) for pair in pairs)

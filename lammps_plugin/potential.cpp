@@ -3,6 +3,8 @@
 
 #include "potential.h"
 
+#include "checksums.h"
+
 #include <ATen/Parallel.h>
 #include <caffe2/serialize/inline_container.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -191,6 +193,7 @@ Potential::Potential(const std::string &path, const std::string &device)
 {
   read_labels(path);
   try {
+    raise_if_damaged(path);
     const torch::Device where(device);
     module = std::make_unique<Module>(Module{torch::jit::load(path, where), where});
     module->script.eval();
@@ -227,6 +230,7 @@ void Potential::read_labels(const std::string &path)
   dtype = read_label(*archive, "dtype");
   per_atom_energy = read_label(*archive, "per_atom_energy") == "yes";
   exchanged = split<int>(read_label(*archive, "exchanged"));
+  if (archive->hasRecord("extra/dtmd/closest")) closest = split<double>(read_label(*archive, "closest"));
 }
 
 // The graph of autograd is cut where nodes are exchanged, and swept back piece by piece from this thread: for a

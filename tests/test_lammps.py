@@ -124,7 +124,7 @@ def test_h2pd6_input(plugin, h2pd6):
     assert list(frames[0][2]) == "id type element mass xu yu zu vx vy vz fx fy fz v_pe_share".split()
     assert frames[0][2]["element"] == ("H",) * 2 + ("C",) * 49 + ("Pd",) * 6
     thermo = {int(row[0]): float(row[3]) for row in map(str.split, output.splitlines())
-              if len(row) == 7 and row[0].isdigit()}
+              if len(row) == 8 and row[0].isdigit()}
     shares = {step: sum(map(float, columns["v_pe_share"])) for step, _, columns in frames}
     assert set(thermo) == {0, 20}
     for step, energy in thermo.items():
