@@ -30,10 +30,12 @@ the sum of the energies has a meaning there is nothing else. Such a file is a pr
 The archive carries, as extra files: dtmd/format, dtmd/elements ("H C Pd"), dtmd/masses (u, standard
 ones, in the order of the elements; LAMMPS checks its types against them), dtmd/cutoff (Å),
 dtmd/dtype ("float32" or "float64"), dtmd/per_atom_energy ("yes", or "no" where only the sum has a
-meaning), dtmd/exchanged ("128 128": numbers per atom in the nodes after each layer but the last) and
-dtmd/metadata.json (everything else). Those of machine code say what can run it: dtmd/torch ("2.13.0"), dtmd/machine
-("x86_64") and dtmd/instructions ("avx2 fma", as /proc/cpuinfo calls them), and dtmd/node_tensors ("1 1": how many
-tensors the nodes are after each layer but the last).
+meaning), dtmd/exchanged ("128 128": numbers per atom in the nodes after each layer but the last),
+dtmd/closest (Å, where the metadata have `closest_pairs`: smallest distance of each pair of elements in the training
+data, the upper triangle row by row; the cutoff for pairs that are not within it) and dtmd/metadata.json (everything
+else). Those of machine code say what can run it: dtmd/torch ("2.13.0"), dtmd/machine ("x86_64") and dtmd/instructions
+("avx2 fma", as /proc/cpuinfo calls them), and dtmd/node_tensors ("1 1": how many tensors the nodes are after each layer
+but the last).
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Mapping
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +214,8 @@ def _extra_files(metadata: dict[str, Any]) -> dict[str, str]:
     elements = metadata["elements"]
     others = {key: value for key, value in metadata.items() if key not in _LABELS}
     compiled = metadata.get("compiled", {})
-    return {
+    known = {"dtmd/closest": _closest(metadata)} if "closest_pairs" in metadata else {}
+    return known | {
         "dtmd/format": FORMAT,
         "dtmd/elements": " ".join(elements),
         "dtmd/masses": " ".join(f"{atomic_masses[atomic_numbers[element]]:.4f}" for element in elements),
@@ -223,3 +227,9 @@ def _extra_files(metadata: dict[str, Any]) -> dict[str, str]:
         **{f"dtmd/{name}": compiled[name] for name in ("torch", "machine") if compiled},
         **{f"dtmd/{name}": " ".join(map(str, compiled[name])) for name in ("instructions", "node_tensors") if compiled},
     }
+
+
+def _closest(metadata: dict[str, Any]) -> str:
+    closest, cutoff = metadata["closest_pairs"], float(metadata["cutoff"])
+    pairs = combinations_with_replacement(metadata["elements"], 2)
+    return " ".join(repr(float(closest.get("-".join(pair), cutoff))) for pair in pairs)

@@ -32,7 +32,9 @@ from dtmd.ranks import Ranks
 from dtmd.rollout import PART_ATOMS, NonFiniteForces, accumulate_gradient
 from dtmd.run_folder import CHECKPOINT, MODEL, START, claim, started, with_its_model
 from dtmd.subsequences import Points, epoch_order
-from dtmd.training_data import MIXED, TrainingData, fit_reference_energies, load_training_data, mixed_text
+from dtmd.training_data import (
+    MIXED, TrainingData, closest_pairs, fit_reference_energies, load_training_data, mixed_text,
+)
 from dtmd.training_report import TrainingReport
 from dtmd.training_report.about import describe
 from dtmd.training_report.records import METRICS
@@ -340,12 +342,18 @@ class Trainer:
             "config": self.config.model_dump(mode="json"),
             "data_sha256": self.data.digest,
             "validation": {"S": self.length, "epoch": self.epoch, **validation.as_dict()},
+            "closest_pairs": self._closest_pairs,
             "versions": provenance(),
             "units": {"energy": "eV", "length": "angstrom"},
         } | self._start_record())
         save_model(model, self.run_dir / f"best_S{self.length}.pt")
         if validation.mepa < self.best:
             save_model(model, self.run_dir / MODEL)
+
+    @cached_property
+    def _closest_pairs(self) -> dict[str, float]:
+        """Of the training data, for LAMMPS to tell where the potential extrapolates."""
+        return closest_pairs(self.data.training, self.potential.elements, self.potential.config.cutoff)
 
     def _start_record(self) -> dict:
         """Provenance of the weights that the training started from."""

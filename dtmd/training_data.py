@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 import torch
@@ -156,6 +157,25 @@ def mean_neighbors(trajectories: list[Trajectory], cutoff: float) -> float:
     n_pairs = [len(search.compute(t.positions[0], box=t.cells[0], periodic=t.pbc, quantities="i")[0])
                for t in trajectories]
     return max(sum(n_pairs), 1) / sum(len(t.numbers) for t in trajectories)
+
+
+def closest_pairs(trajectories: list[Trajectory], elements: list[str], cutoff: float) -> dict[str, float]:
+    """Smallest distance of each pair of elements over all frames, Å: {"H-Pd": 1.61, …}.
+
+    Pairs that are never within the cutoff (Å) are left out. In a pair the elements stand in the given order.
+    """
+    index = {element: k for k, element in enumerate(elements)}
+    closest = np.full((len(elements), len(elements)), cutoff)
+    for t in trajectories:
+        species = np.array([index[symbol] for symbol in t.symbols])
+        present = np.ix_(np.unique(species), np.unique(species))
+        for positions, cell in zip(t.positions, t.cells, strict=True):
+            # Farther pairs than the farthest of the closest change nothing.
+            search = NeighborList(cutoff=closest[present].max(), full_list=True)
+            i, j, distance = search.compute(positions, box=cell, periodic=t.pbc, quantities="ijd")
+            np.minimum.at(closest, (species[i], species[j]), distance)
+    return {f"{a}-{b}": float(closest[index[a], index[b]]) for a, b in combinations_with_replacement(elements, 2)
+            if closest[index[a], index[b]] < cutoff}
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ static std::string join(const std::vector<std::string> &words)
   return line;
 }
 
-PairDTMD::PairDTMD(LAMMPS *lmp) : Pair(lmp), device("cpu"), n_threads(1)
+PairDTMD::PairDTMD(LAMMPS *lmp) : Pair(lmp), device("cpu"), n_threads(1), guards(lmp, instance_me)
 {
   single_enable = 0;
   restartinfo = 0;    // a path of this machine has no place in a restart file: pair_coeff is given again
@@ -37,6 +37,8 @@ PairDTMD::PairDTMD(LAMMPS *lmp) : Pair(lmp), device("cpu"), n_threads(1)
   manybody_flag = 1;
   no_virial_fdotr_compute = 1;    // the virial comes from the edges, see tally_virial
   centroidstressflag = CENTROID_NOTAVAIL;
+  nextra = Guards::N_VALUES;
+  pvector = guards.values;
 }
 
 PairDTMD::~PairDTMD()
@@ -48,7 +50,10 @@ PairDTMD::~PairDTMD()
 
 void PairDTMD::settings(int narg, char **arg)
 {
+  committee.reset();    // a repeated pair_style wants its pair_coeff again
+  if (allocated) clear_coefficients();
   std::string wish = "auto";
+  guards.settings();
   n_threads = comm->nthreads;    // LAMMPS's own setting, OMP_NUM_THREADS
   for (int k = 0; k < narg; k += 2) {
     const std::string keyword = arg[k];
@@ -57,9 +62,9 @@ void PairDTMD::settings(int narg, char **arg)
       wish = value;
     else if (keyword == "threads" && k + 1 < narg)
       n_threads = utils::inumeric(FLERR, value, false, lmp);
-    else
-      error->all(FLERR, "pair_style dtmd does not know `{} {}`; write: "
-                 "pair_style dtmd [device cpu|cuda|auto] [threads N]", keyword, value);
+    else if (k + 1 >= narg || !guards.setting(keyword, value))
+      error->all(FLERR, "pair_style dtmd does not know `{} {}`; write: pair_style dtmd [device cpu|cuda|auto] "
+                 "[threads N] [max_force F] [extrapolation yes|no] [last_good FILE]", keyword, value);
   }
   if (n_threads < 1) error->all(FLERR, "pair_style dtmd threads {}: at least 1 is needed", n_threads);
   std::string problem;
@@ -77,9 +82,14 @@ void PairDTMD::coeff(int narg, char **arg)
   if (narg < 3)
     error->all(FLERR, "write the pair coefficients of dtmd as: pair_coeff * * model.lammps.pt H C Pd "
                "(one element symbol for each of the {} atom types)", atom->ntypes);
+  if (committee)
+    error->all(FLERR, "there are two pair_coeff lines for dtmd; write one, with all files of a committee in it, or "
+               "repeat pair_style dtmd first to change the potential");
   if (!allocated) allocate();
-  load(arg[2]);
-  map_elements(narg - 3, arg + 3);
+  // Elements have neither dots nor slashes.
+  const int elements = std::find_if(arg + 3, arg + narg, [](const char *word) { return !strpbrk(word, "./"); }) - arg;
+  load({arg + 2, arg + elements});
+  map_elements(narg - elements, arg + elements);
 }
 
 // Stops the run with one message if all ranks have a problem, and without waiting for them if only some have.
@@ -97,24 +107,32 @@ void PairDTMD::allocate()
   memory->create(setflag, n, n, "pair:setflag");
   memory->create(cutsq, n, n, "pair:cutsq");
   allocated = 1;
+  clear_coefficients();
 }
 
-void PairDTMD::load(const std::string &path)
+void PairDTMD::clear_coefficients()
+{
+  for (int i = 1; i <= atom->ntypes; i++) std::fill_n(setflag[i] + 1, atom->ntypes, 0);
+}
+
+void PairDTMD::load(const std::vector<std::string> &paths)
 {
   std::string problem;
   try {
-    potential = std::make_unique<dtmd::Potential>(path, device, comm->nprocs > 1);
+    committee = std::make_unique<dtmd::Committee>(paths, device, comm->nprocs > 1);
   } catch (const std::exception &failure) {
     problem = failure.what();
   }
   fail_if(problem);
-  if (!potential->per_atom_energy && comm->nprocs > 1)
+  if (!committee->per_atom_energy && comm->nprocs > 1)
     error->all(FLERR, "{}: the energy of a pooled readout comes from the sum over all atoms, which are on {} MPI "
                "ranks here; run `lmp -in FILE` without mpirun, or train with model: {{readout: per_atom}}",
-               path, comm->nprocs);
-  utils::logmesg(lmp, "dtmd: potential {}, elements {}, cutoff {} Angstrom, {}, device {}, {} thread{}\n",
-                 path, join(potential->elements), potential->cutoff, potential->dtype, device, n_threads,
-                 n_threads == 1 ? "" : "s");
+               join(paths), comm->nprocs);
+  for (size_t m = 0; m < paths.size(); m++)
+    utils::logmesg(lmp, "dtmd: potential {}, elements {}, cutoff {} Angstrom, {}, device {}, {} thread{}\n",
+                   paths[m], join(committee->first().elements), committee->first().cutoff,
+                   committee->member(m).dtype, device, n_threads, n_threads == 1 ? "" : "s");
+  guards.loaded(*committee);
 }
 
 void PairDTMD::map_elements(int n_symbols, char **symbols)
@@ -122,9 +140,9 @@ void PairDTMD::map_elements(int n_symbols, char **symbols)
   if (n_symbols != atom->ntypes)
     error->all(FLERR, "pair_coeff names {} elements for {} atom types; write one symbol for each type after "
                "the file name, of those the potential knows: {}", n_symbols, atom->ntypes,
-               join(potential->elements));
+               join(committee->first().elements));
   species_of_type.assign(atom->ntypes + 1, -1);
-  const auto &known = potential->elements;
+  const auto &known = committee->first().elements;
   for (int type = 1; type <= atom->ntypes; type++) {
     const auto found = std::find(known.begin(), known.end(), symbols[type - 1]);
     if (found == known.end())
@@ -150,13 +168,18 @@ void PairDTMD::init_style()
   if (atom->nbonds > 0 && (special[1] != 1 || special[2] != 1 || special[3] != 1))
     error->all(FLERR, "pair_style dtmd needs the bonded neighbours too; write: special_bonds lj/coul 1 1 1");
   check_masses();
+  check_neighbours();
   neighbor->add_request(this, NeighConst::REQ_FULL);
 
-  const auto &widths = potential->exchanged;
-  comm_forward = comm_reverse = widths.empty() ? 0 : *std::max_element(widths.begin(), widths.end());
+  comm_forward = committee->width_forward;
+  comm_reverse = committee->width_reverse;
   // pair_style hybrid has taken the sizes of its styles before pair_coeff
   force->pair->comm_forward = std::max(force->pair->comm_forward, comm_forward);
   force->pair->comm_reverse = std::max(force->pair->comm_reverse, comm_reverse);
+
+  std::vector<std::string> symbols(atom->ntypes + 1);
+  for (int type = 1; type <= atom->ntypes; type++) symbols[type] = committee->first().elements[species_of_type[type]];
+  guards.begin_run(symbols);
 }
 
 void PairDTMD::check_masses()
@@ -165,23 +188,38 @@ void PairDTMD::check_masses()
   for (int type = 1; type <= atom->ntypes; type++) {
     if (!atom->mass_setflag[type]) continue;    // LAMMPS itself refuses to run without masses
     const auto species = species_of_type[type];
-    const double expected = potential->masses[species];
+    const double expected = committee->first().masses[species];
     if (std::fabs(atom->mass[type] - expected) > MASS_TOLERANCE)
       error->all(FLERR, "atom type {} has mass {} u, but pair_coeff says it is {} ({} u); check the order of "
                  "the elements in pair_coeff, or the mass of the type", type, atom->mass[type],
-                 potential->elements[species], expected);
+                 committee->first().elements[species], expected);
   }
+}
+
+// Without all atoms and pairs within the cutoff the forces would be wrong, and nothing would show it.
+void PairDTMD::check_neighbours()
+{
+  struct Open : Comm {
+    static int group(const Comm *comm) { return comm->*(&Open::bordergroup); }
+  };
+  if (neighbor->nex_type || neighbor->nex_group || neighbor->nex_mol)
+    error->all(FLERR, "neigh_modify exclude takes away pairs that the potential needs; remove it (atoms that are not "
+               "to move are held by: fix ID GROUP setforce 0.0 0.0 0.0)");
+  if (neighbor->includegroup)
+    error->all(FLERR, "neigh_modify include takes away pairs that the potential needs; remove it");
+  if (Open::group(comm))
+    error->all(FLERR, "comm_modify group takes away atoms that the potential needs; write: comm_modify group all");
 }
 
 double PairDTMD::init_one(int, int)
 {
-  return potential->cutoff;
+  return committee->first().cutoff;
 }
 
 void PairDTMD::compute(int eflag, int vflag)
 {
   ev_init(eflag, vflag);
-  if (eflag_atom && !potential->per_atom_energy)
+  if (eflag_atom && !committee->per_atom_energy)
     error->all(FLERR, "this potential gives the energy of the whole system only (pooled readout), so there "
                "is no energy per atom; remove compute pe/atom, or train a model with a per-atom readout");
   if (list->listskip)
@@ -190,13 +228,21 @@ void PairDTMD::compute(int eflag, int vflag)
 
   build_graph();
   try {
-    potential->evaluate(graph, evaluation, comm->nprocs > 1 ? this : nullptr);
+    committee->evaluate(graph, comm->nprocs > 1 ? this : nullptr);
   } catch (const std::exception &problem) {
     error->one(FLERR, "step {}: {}", update->ntimestep, problem.what());
   }
-  check_finite();
+  guards.check(graph, *committee);
+  for (int i = 0; i < atom->nlocal; i++)
+    for (int k = 0; k < 3; k++) atom->f[i][k] += committee->forces[3 * i + k];
   tally_energies();
-  tally_forces();
+  if (vflag_either) tally_virials();
+}
+
+void *PairDTMD::extract_peratom(const char *name, int &n_columns)
+{
+  n_columns = 0;
+  return strcmp(name, "deviation") == 0 && committee && committee->size() > 1 ? committee->deviations.data() : nullptr;
 }
 
 // The edges within the cutoff, with the vector to the image that is near. The node of an image is the atom itself
@@ -214,7 +260,7 @@ void PairDTMD::build_graph()
   node_of_ghost.assign(atom->nghost, -1);
 
   double **x = atom->x;
-  const double cutoff_squared = potential->cutoff * potential->cutoff;
+  const double cutoff_squared = committee->first().cutoff * committee->first().cutoff;
   for (int ii = 0; ii < list->inum; ii++) {
     const int i = list->ilist[ii];
     for (int jj = 0; jj < list->numneigh[i]; jj++) {
@@ -294,43 +340,19 @@ void PairDTMD::unpack_reverse_comm(int n, int *list, double *buffer)
       exchanged[static_cast<size_t>(list[k]) * exchanged_width + c] += *buffer++;
 }
 
-void PairDTMD::check_finite()
-{
-  int64_t culprit = -1;
-  for (size_t k = 0; k < evaluation.gradients.size() && culprit < 0; k++)
-    if (!std::isfinite(evaluation.gradients[k])) culprit = graph.targets[k / 3];
-  for (int i = 0; i < atom->nlocal && culprit < 0; i++)
-    if (!std::isfinite(evaluation.energies[i])) culprit = i;
-  if (culprit < 0) return;
-  error->one(FLERR, "step {}: the energy or force of atom {} ({}) is not a finite number. The atoms have "
-             "left what the potential was trained on; look at the last frames, try a smaller timestep, or "
-             "train on such configurations", update->ntimestep, atom->tag[culprit],
-             potential->elements[graph.species[culprit]]);
-}
-
 void PairDTMD::tally_energies()
 {
   if (!eflag_either) return;
   for (int i = 0; i < atom->nlocal; i++) {
-    if (eflag_global) eng_vdwl += evaluation.energies[i];
-    if (eflag_atom) eatom[i] += evaluation.energies[i];
+    if (eflag_global) eng_vdwl += committee->energies[i];
+    if (eflag_atom) eatom[i] += committee->energies[i];
   }
 }
 
-// With the vector r_j - r_i of an edge and the gradient g of the energy: F_i = +g, F_j = -g. LAMMPS brings what
-// ghosts have to their owners.
-void PairDTMD::tally_forces()
+void PairDTMD::tally_virials()
 {
-  double **f = atom->f;
-  for (size_t edge = 0; edge < graph.n_edges(); edge++) {
-    const int i = graph.targets[edge], j = neighbours[edge];
-    const double *gradient = &evaluation.gradients[3 * edge];
-    for (int k = 0; k < 3; k++) {
-      f[i][k] += gradient[k];
-      f[j][k] -= gradient[k];
-    }
-    if (vflag_either) tally_virial(i, j, &graph.vectors[3 * edge], gradient);
-  }
+  for (size_t edge = 0; edge < graph.n_edges(); edge++)
+    tally_virial(graph.targets[edge], neighbours[edge], &graph.vectors[3 * edge], &committee->gradients[3 * edge]);
 }
 
 // Virial -dE/d(strain), symmetric, in LAMMPS's order xx yy zz xy xz yz; half goes to each end of the edge.

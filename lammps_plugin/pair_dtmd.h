@@ -1,13 +1,14 @@
 /* -*- c++ -*- SPDX-License-Identifier: GPL-2.0-or-later
-   pair_style dtmd [device cpu|cuda|auto] [threads N]
-   pair_coeff * * model.lammps.pt H C Pd */
+   pair_style dtmd [device cpu|cuda|auto] [threads N] [max_force F] [extrapolation yes|no] [last_good FILE]
+   pair_coeff * * model.lammps.pt [more.lammps.pt ...] H C Pd */
 
 #ifndef LMP_PAIR_DTMD_H
 #define LMP_PAIR_DTMD_H
 
 #include "pair.h"
 
-#include "potential.h"
+#include "committee.h"
+#include "guards.h"
 
 namespace LAMMPS_NS {
 
@@ -21,6 +22,7 @@ class PairDTMD : public Pair, private dtmd::Exchange {
   void init_style() override;
   double init_one(int, int) override;
   void compute(int, int) override;
+  void *extract_peratom(const char *, int &) override;
 
   int pack_forward_comm(int, int *, double *, int, int *) override;
   void unpack_forward_comm(int, int, double *) override;
@@ -30,10 +32,10 @@ class PairDTMD : public Pair, private dtmd::Exchange {
  private:
   std::string device;                               // as torch names it
   int n_threads;
-  std::unique_ptr<dtmd::Potential> potential;
-  std::vector<int64_t> species_of_type;             // [ntypes + 1], index into potential->elements
+  std::unique_ptr<dtmd::Committee> committee;
+  Guards guards;
+  std::vector<int64_t> species_of_type;             // [ntypes + 1], index into the elements of the potential
   dtmd::Graph graph;                                // kept between steps, so that memory is reused
-  dtmd::Evaluation evaluation;
   std::vector<int> neighbours;                      // [n_edges], the atom or image that is near
   std::vector<int> ghosts;                          // the atoms of other ranks among the nodes, after nlocal
   std::vector<int64_t> node_of_ghost;               // [nghost], -1: no neighbour of an atom here
@@ -43,15 +45,16 @@ class PairDTMD : public Pair, private dtmd::Exchange {
   void from_owners(std::vector<double> &rows, int width) override;
   void to_owners(std::vector<double> &rows, int width) override;
   void allocate();
-  void load(const std::string &path);
+  void clear_coefficients();
+  void load(const std::vector<std::string> &paths);
   void map_elements(int, char **);
   void check_masses();
+  void check_neighbours();
   void fail_if(const std::string &problem);
   void build_graph();
   int64_t node_of(int atom);
-  void check_finite();
   void tally_energies();
-  void tally_forces();
+  void tally_virials();
   void tally_virial(int i, int j, const double *vector, const double *gradient);
 };
 

@@ -4,6 +4,7 @@
 
 #include "potential.h"
 
+#include "checksums.h"
 #include "code.h"
 
 #include <ATen/Parallel.h>
@@ -159,6 +160,7 @@ Potential::Potential(const std::string &path, const std::string &device, bool on
   read_labels(path);
   const std::string command = compiled ? "dtmd export model.pt --format aotinductor" : "dtmd export model.pt";
   try {
+    raise_if_damaged(path);
     code = compiled ? load_aotinductor(path, compiled->node_tensors, on_several_ranks)
                     : load_torchscript(path, device, exchanged.size() + 1);
   } catch (const std::exception &error) {
@@ -193,6 +195,7 @@ void Potential::read_labels(const std::string &path)
   dtype = read_label(*archive, "dtype");
   per_atom_energy = read_label(*archive, "per_atom_energy") == "yes";
   exchanged = split<int>(read_label(*archive, "exchanged"));
+  if (archive->hasRecord("extra/dtmd/closest")) closest = split<double>(read_label(*archive, "closest"));
   if (!archive->hasRecord("extra/dtmd/torch")) return;
   check_machine(path, read_label(*archive, "torch"), read_label(*archive, "machine"),
                 split<std::string>(read_label(*archive, "instructions")));

@@ -66,6 +66,7 @@ class Potential {
   std::string dtype;
   bool per_atom_energy;          // false: only the sum of the energies has a meaning
   std::vector<int> exchanged;    // numbers per node that pass between ranks after each layer but the last
+  std::vector<double> closest;   // Angstrom, upper triangle of the pairs of elements; empty where not known
 
  private:
   struct Compiled {

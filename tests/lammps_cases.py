@@ -34,7 +34,7 @@ dump_modify d sort id format float %.17g
 PRINT_ENERGY = 'print "MEASURED $(pe:%.17g)"\n'
 
 
-def write_case(folder: Path, atoms: Atoms, dtype: str = "float64", speed: float = 0.0, **toy: float) -> None:
+def write_case(folder: Path, atoms: Atoms, dtype: str = "float64", speed: float = 0.0, **toy) -> None:
     """A model, a start file and nothing else in the folder."""
     velocities = np.random.default_rng(1).normal(0, 1, (len(atoms), 3)) * speed
     write_toy(folder / "model.lammps.pt", dtype, **toy)

@@ -10,6 +10,7 @@ from toys import Toy, write_toy
 
 from dtmd import artefact
 from dtmd.errors import DtmdError
+from dtmd.info import describe
 
 METADATA = {
     "elements": ["H", "C", "Pd"], "cutoff": 4.25, "dtype": "float32", "per_atom_energy": False, "exchanged": [5],
@@ -36,6 +37,15 @@ def test_masses_for_lammps(tmp_path):
     with zipfile.ZipFile(write_toy(tmp_path / "toy.pt")) as archive:
         masses = next(archive.read(name) for name in archive.namelist() if name.endswith("dtmd/masses"))
     assert masses.decode() == "1.0080 12.0110 106.4200"
+
+
+def test_closest_pairs_for_lammps_in_the_order_of_the_elements(tmp_path):
+    path = write_toy(tmp_path / "toy.pt", closest={"H-H": 0.5, "C-Pd": 1.9})
+    with zipfile.ZipFile(path) as archive:
+        closest = next(archive.read(name) for name in archive.namelist() if name.endswith("dtmd/closest"))
+    assert closest.decode() == "0.5 4.0 4.0 4.0 1.9 4.0"
+    assert artefact.read_metadata(path)["closest_pairs"] == {"H-H": 0.5, "C-Pd": 1.9}
+    assert "H-H: 0.5" in describe(path)
 
 
 def test_trained_model_that_was_not_exported(tmp_path):

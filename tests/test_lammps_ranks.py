@@ -185,5 +185,5 @@ def test_a_missing_potential_is_said_once(plugin, tmp_path):
 def test_not_a_number_on_one_rank_stops_all(plugin, tmp_path):
     atoms = Atoms("PdCH", positions=[[9, 9, 9], [1, 1, 1], [1, 1, 2.5]], cell=[12, 12, 30], pbc=True)
     write_case(tmp_path, atoms, poison=2.0)
-    with pytest.raises(DtmdError, match=r"ERROR on proc 0: step 0: the energy or force of atom [23] \([CH]\) is not"):
+    with pytest.raises(DtmdError, match=r"ERROR: step 0: the energy or force of atom [23] \([CH]\) is not"):
         run(tmp_path, head(atoms).replace("read_data", "processors 1 1 *\nread_data") + "run 0\n", 2)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import toys
 from ase import Atoms
 from lammps_cases import HEAD, MEASURE, WIDE, head, run, write_case
-from toys import crystal
+from toys import Toy, crystal, write_toy
 
+from dtmd import artefact
 from dtmd.errors import DtmdError
 
 FITTING = HEAD.format(boundary="p p p", elements="H C Pd")
@@ -27,6 +29,27 @@ REFUSALS = {
     "foreign": ("model.lammps.pt", "start.data", "not a potential; write it again with: dtmd export"),
     "foreign TorchScript": ("model.lammps.pt", "foreign.pt", "was not written by `dtmd export`"),
     "truncated": ("model.lammps.pt", "half.lammps.pt", "cut short, or not a potential"),
+    "another format version": ("model.lammps.pt", "old.lammps.pt", "format 0, this plugin reads format"),
+    "damaged": ("model.lammps.pt", "damaged.lammps.pt", "damaged.lammps.pt: damaged"),
+    "a second line": ("H C Pd", "H C Pd\npair_coeff * * model.lammps.pt H C Pd", "there are two pair_coeff lines"),
+    "another cutoff in a committee": ("model.lammps.pt", "model.lammps.pt short.lammps.pt",
+                                      "short.lammps.pt has a cutoff of 3.000000 Angstrom, model.lammps.pt one of 4"),
+    "other elements in a committee": ("model.lammps.pt", "model.lammps.pt reordered.lammps.pt",
+                                      "reordered.lammps.pt knows other elements than model.lammps.pt"),
+    "excluded pairs": ("H C Pd", "H C Pd\nneigh_modify exclude type 1 2", "neigh_modify exclude takes away pairs"),
+    "excluded group": ("H C Pd", "H C Pd\nneigh_modify exclude group all all", "setforce 0.0 0.0 0.0"),
+    "included group": ("H C Pd", "H C Pd\ngroup some id 1 2\natom_modify first some\nneigh_modify include some",
+                       "neigh_modify include takes away pairs"),
+    "atoms not communicated": ("H C Pd", "H C Pd\ngroup some id 1 2\natom_modify first some\ncomm_modify group some",
+                               "write: comm_modify group all"),
+    "a cell too small to communicate": ("H C Pd", "H C Pd\ncomm_style tiled\nneighbor 6.0 bin",
+                                        "Communication cutoff for comm_style tiled cannot exceed periodic box length"),
+    "no force": ("device cpu", "max_force 0", "max_force 0: more than 0 eV/Angstrom is needed"),
+    "a word for a number": ("device cpu", "max_force high", "max_force high"),
+    "no value": ("device cpu", "device cpu max_force", "does not know `max_force nothing`"),
+    "unknown value": ("device cpu", "extrapolation perhaps", "does not know `extrapolation perhaps`"),
+    "unknown closest distances": ("device cpu", "extrapolation yes",
+                                  "does not hold the closest distances of its training data; train it"),
     "keyword": ("device cpu", "gpu 1", "pair_style dtmd does not know `gpu 1`"),
     "no threads": ("device cpu", "threads 0", "at least 1 is needed"),
     "left out pairs": ("pair_style dtmd device cpu\npair_coeff * * model.lammps.pt H C Pd",
@@ -45,6 +68,15 @@ def refused_files(tmp_path_factory):
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(folder / "foreign.pt"))
     whole = (folder / "model.lammps.pt").read_bytes()
     (folder / "half.lammps.pt").write_bytes(whole[:len(whole) // 2])
+    numbers = Toy().mix.numpy().tobytes()
+    (folder / "damaged.lammps.pt").write_bytes(whole.replace(numbers, b"\0" + numbers[1:]))
+    write_toy(folder / "short.lammps.pt", cutoff=3.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artefact, "FORMAT", "0")
+        write_toy(folder / "old.lammps.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toys, "ELEMENTS", ["C", "H", "Pd"])
+        write_toy(folder / "reordered.lammps.pt")
     return folder
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ase import Atoms
+from ase.neighborlist import neighbor_list
 from rich.console import Console
 from small import AIMD, small_potential
 
@@ -25,7 +27,7 @@ from dtmd.files import sha256
 from dtmd.potential import Potential
 from dtmd.subsequences import Subsequences, split
 from dtmd.train import train
-from dtmd.training_data import fit_reference_energies, load_training_data
+from dtmd.training_data import closest_pairs, fit_reference_energies, load_training_data
 from dtmd.validation import validate
 
 CONFIG = {
@@ -82,6 +84,7 @@ def test_a_run_writes_what_is_promised(finished):
     best = min(records, key=lambda r: r["validation"]["mepa"])
     metadata = load_model(finished / "model.pt").metadata
     assert metadata["validation"]["mepa"] == best["validation"]["mepa"]
+    assert 0.5 < metadata["closest_pairs"]["H-H"] < 0.9 and 1.2 < metadata["closest_pairs"]["C-C"] < 1.5  # Å
     assert len(metadata["data_sha256"]) == 64 and metadata["versions"]["torch"] == torch.__version__
     assert load_config(finished / "config.yaml").curriculum.lengths == [1, 2, 3]
 
@@ -327,6 +330,23 @@ def test_reference_energies_reproduce_the_mean_energy():
     energies = fit_reference_energies(trajectories, ["H", "C", "Pd"]).values
     mean = np.mean([t.energies.mean() for t in trajectories])
     assert abs(energies @ [2, 49, 6] - mean) < 1e-6
+
+
+def test_closest_pairs_are_those_of_all_frames():
+    short = [trajectory.window(0, 60) for trajectory in load_training_data(load_config(None)).training[:2]]
+    cutoff = 2.6  # Å: H is never so near to Pd here
+    expected: dict[str, float] = {}
+    for trajectory in short:
+        for positions, cell in zip(trajectory.positions, trajectory.cells, strict=True):
+            atoms = Atoms(trajectory.numbers, positions, cell=cell, pbc=True)
+            first, second, distances = neighbor_list("ijd", atoms, cutoff)
+            for i, j, distance in zip(first, second, distances, strict=True):
+                if atoms.numbers[i] <= atoms.numbers[j]:
+                    pair = f"{atoms.symbols[i]}-{atoms.symbols[j]}"
+                    expected[pair] = min(distance, expected.get(pair, cutoff))
+    found = closest_pairs(short, ["H", "C", "Pd"], cutoff)
+    assert found == pytest.approx(expected, rel=1e-12) and len(found) < 6
+    assert set(closest_pairs(short, ["Pd", "O", "C", "H"], cutoff)) >= {"Pd-Pd", "Pd-C", "C-C", "H-H"}
 
 
 def test_subsequences_hold_consecutive_frames_of_one_trajectory():

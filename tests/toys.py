@@ -19,9 +19,9 @@ CUTOFF = 4.0
 class Toy(nn.Module):
     """Smooth pair potential, a three-body term and two rounds of messages: reaches twice the cutoff."""
 
-    def __init__(self, cutoff: float = CUTOFF, poison: float = 0.0) -> None:
+    def __init__(self, cutoff: float = CUTOFF, poison: float = 0.0, seed: int = 7) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(7)
+        generator = torch.Generator().manual_seed(seed)
         self.register_buffer("pair", 0.5 + torch.rand(3, 3, generator=generator, dtype=torch.float64))
         self.register_buffer("state", 0.5 + torch.rand(3, 4, generator=generator, dtype=torch.float64))
         self.register_buffer("mix", torch.randn(4, 4, generator=generator, dtype=torch.float64))
@@ -54,13 +54,18 @@ class Toy(nn.Module):
         return (torch.tanh(nodes[0]).sum(1) + nodes[1]).to(torch.float64)
 
 
-def write_toy(path: Path, dtype: str = "float64", per_atom_energy: bool = True, **settings: float) -> Path:
+def write_toy(
+    path: Path, dtype: str = "float64", per_atom_energy: bool = True, closest: dict[str, float] | None = None,
+    **settings: float,
+) -> Path:
     """Export a toy potential for H, C and Pd."""
     module = Toy(**settings).to(getattr(torch, dtype)).eval()
     labels = {
-        "elements": ELEMENTS, "cutoff": CUTOFF, "dtype": dtype, "per_atom_energy": per_atom_energy, "exchanged": [5],
+        "elements": ELEMENTS, "cutoff": settings.get("cutoff", CUTOFF), "dtype": dtype,
+        "per_atom_energy": per_atom_energy, "exchanged": [5],
     }
-    artefact.save(torch.jit.script(module), labels, path)
+    known = {} if closest is None else {"closest_pairs": closest}
+    artefact.save(torch.jit.script(module), labels | known, path)
     return path
 
 
