@@ -30,7 +30,7 @@ REFUSALS = {
     "foreign TorchScript": ("model.lammps.pt", "foreign.pt", "was not written by `dtmd export`"),
     "truncated": ("model.lammps.pt", "half.lammps.pt", "cut short, or not a potential"),
     "another format version": ("model.lammps.pt", "old.lammps.pt", "format 0, this plugin reads format"),
-    "damaged": ("model.lammps.pt", "damaged.lammps.pt", "damaged.lammps.pt: damaged"),
+    "damaged": ("model.lammps.pt", "damaged.lammps.pt", "does not have its checksum"),
     "a second line": ("H C Pd", "H C Pd\npair_coeff * * model.lammps.pt H C Pd", "there are two pair_coeff lines"),
     "another cutoff in a committee": ("model.lammps.pt", "model.lammps.pt short.lammps.pt",
                                       "short.lammps.pt has a cutoff of 3.000000 Angstrom, model.lammps.pt one of 4"),
