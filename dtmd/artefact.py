@@ -40,6 +40,9 @@ from dtmd.files import torch_writing, written_whole
 
 FORMAT = "2"
 
+MLIAP_FORMAT = "mliap 1"
+"""Of a file for `pair_style mliap unified` (dtmd/mliap.py), which carries the same extra files."""
+
 _LABELS = ("elements", "cutoff", "dtype", "per_atom_energy", "exchanged")
 
 
@@ -84,6 +87,19 @@ def load(path: str | Path) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], 
     return energies, metadata
 
 
+def label(path: Path, metadata: dict[str, Any], format: str) -> None:
+    """Add to an archive of torch.save what `read_metadata` reads; see `save` for the metadata."""
+    with zipfile.ZipFile(path, "a") as archive:
+        folder = archive.namelist()[0].partition("/")[0]
+        for name, content in {**_extra_files(metadata), "dtmd/format": format}.items():
+            archive.writestr(f"{folder}/extra/{name}", content)
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a file says of itself what `read_metadata` reads."""
+    return any("/extra/dtmd/" in name for name in members(path))
+
+
 def is_torchscript(path: str | Path) -> bool:
     """Whether a file is a TorchScript archive, by its list of contents alone."""
     return any("/code/" in name for name in members(path))
@@ -124,7 +140,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise DtmdError(
             f"{path} was not written by `dtmd export`. If it is a trained model, run: dtmd export {path}"
         )
-    if files["format"] != FORMAT:
+    if files["format"] not in (FORMAT, MLIAP_FORMAT):
         raise DtmdError(
             f"{path}: format {files['format']}, this dtmd reads format {FORMAT}; "
             "export the model again with this version: dtmd export model.pt"

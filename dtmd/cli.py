@@ -118,21 +118,27 @@ def summary(run: Annotated[Path, typer.Argument(help="Folder of a run, finished 
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="A model file, or the folder of a run.")],
-    output: Annotated[Optional[Path], typer.Option("-o", help="By default model.lammps.pt beside the model.")] = None,
-    format: Annotated[str, typer.Option("--format", help="torchscript")] = "torchscript",
+    output: Annotated[Optional[Path], typer.Option(
+        "-o", help="By default model.lammps.pt or model.mliap.pt beside the model.")] = None,
+    format: Annotated[str, typer.Option(
+        "--format", help="torchscript for pair_style dtmd, mliap for pair_style mliap unified.")] = "torchscript",
 ) -> None:
     """Write a potential for LAMMPS, checked against the model on real frames."""
     from dtmd.export import export_torchscript
+    from dtmd.export_mliap import export_mliap
     from dtmd.lammps import pair_coeff_lines
+    from dtmd.mliap import input_lines
 
-    if format != "torchscript":
-        raise DtmdError(f"--format {format}: unknown; the formats are: torchscript")
-    exported = export_torchscript(model, output)
+    writers = {"torchscript": (export_torchscript, pair_coeff_lines), "mliap": (export_mliap, input_lines)}
+    if format not in writers:
+        raise DtmdError(f"--format {format}: unknown; the formats are: {', '.join(writers)}")
+    write, lines = writers[format]
+    exported = write(model, output)
     seen = ", ".join(f"{name} {value:.1e}" for name, value in exported.deviations.items())
     frames = exported.metadata.get("probes", "real frames")
     console.print(f"wrote {exported.path}\nlargest relative deviation from the model on {frames}: {seen}\n\n"
                   "in the LAMMPS input (units metal; atom_modify map yes; atom types in this order):\n\n"
-                  f"{pair_coeff_lines(exported.path, exported.metadata['elements'])}", soft_wrap=True)
+                  f"{lines(exported.path, exported.metadata['elements'])}", soft_wrap=True)
 
 
 @app.command()

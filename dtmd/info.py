@@ -20,12 +20,13 @@ def describe(path: Path) -> str:
     if is_store(path):
         content = {"file": str(path), "kind": "trajectory store", **describe_store(path)}
     else:
-        content = _describe_artefact(path) if artefact.is_torchscript(path) else _describe_model(path)
+        content = _describe_artefact(path) if artefact.is_exported(path) else _describe_model(path)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _describe_artefact(path: Path) -> dict:
-    return {"file": str(path), "kind": "exported potential (TorchScript)", **artefact.read_metadata(path)}
+    form = "TorchScript" if artefact.is_torchscript(path) else "for pair_style mliap"
+    return {"file": str(path), "kind": f"exported potential ({form})", **artefact.read_metadata(path)}
 
 
 def _describe_model(path: Path) -> dict:
