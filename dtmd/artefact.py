@@ -57,6 +57,9 @@ from dtmd.files import torch_writing, written_whole
 
 FORMAT = "2"
 
+MLIAP_FORMAT = "mliap 1"
+"""Of a file for `pair_style mliap unified` (dtmd/mliap.py), which carries the same extra files."""
+
 _LABELS = ("elements", "cutoff", "dtype", "per_atom_energy", "exchanged", "compiled")
 
 Graphs = Mapping[str, Callable[..., list[Tensor]]]
@@ -120,6 +123,14 @@ def load(path: str | Path) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], 
     return energies, metadata
 
 
+def label(path: Path, metadata: dict[str, Any], format: str) -> None:
+    """Add to an archive of torch.save what `read_metadata` reads; see `save` for the metadata."""
+    with zipfile.ZipFile(path, "a") as archive:
+        folder = archive.namelist()[0].partition("/")[0]
+        for name, content in {**_extra_files(metadata), "dtmd/format": format}.items():
+            archive.writestr(f"{folder}/extra/{name}", content)
+
+
 def load_compiled(path: str | Path) -> tuple[Graphs, dict[str, Any]]:
     """Read the graphs of a potential in machine code, which is not loaded unless it was made for this torch.
 
@@ -147,9 +158,9 @@ def load_compiled(path: str | Path) -> tuple[Graphs, dict[str, Any]]:
 
 
 def kind_of(path: str | Path) -> str | None:
-    """TorchScript or AOTInductor, by the list of contents of a file alone; none if it holds no code."""
+    """TorchScript, AOTInductor or ML-IAP, by the list of contents of a file alone; none if it is not exported."""
     names = members(path)
-    kinds = {"TorchScript": "/code/", "AOTInductor": "/data/aotinductor/"}
+    kinds = {"TorchScript": "/code/", "AOTInductor": "/data/aotinductor/", "ML-IAP": "/extra/dtmd/"}
     return next((kind for kind, folder in kinds.items() if any(folder in name for name in names)), None)
 
 
@@ -188,7 +199,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise DtmdError(
             f"{path} was not written by `dtmd export`. If it is a trained model, run: dtmd export {path}"
         )
-    if files["format"] != FORMAT:
+    if files["format"] not in (FORMAT, MLIAP_FORMAT):
         raise DtmdError(
             f"{path}: format {files['format']}, this dtmd reads format {FORMAT}; "
             "export the model again with this version: dtmd export model.pt"

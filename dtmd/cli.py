@@ -118,9 +118,11 @@ def summary(run: Annotated[Path, typer.Argument(help="Folder of a run, finished 
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="A model file, or the folder of a run.")],
-    output: Annotated[Optional[Path], typer.Option("-o", help="By default model.lammps.pt or .pt2 beside it.")] = None,
+    output: Annotated[Optional[Path], typer.Option(
+        "-o", help="By default model.lammps.pt, .lammps.pt2 or .mliap.pt beside the model.")] = None,
     format: Annotated[str, typer.Option(
-        "--format", help="torchscript, or aotinductor: faster, machine code for this torch and CPU.")] = "torchscript",
+        "--format", help="torchscript; aotinductor: faster, machine code for this torch and CPU; or mliap, for "
+        "pair_style mliap unified.")] = "torchscript",
     precision: Annotated[Optional[str], typer.Option(
         help="Of the network: float32 or float64; by default as trained.")] = None,
 ) -> None:
@@ -129,18 +131,21 @@ def export(
 
     from dtmd.display import CompilingDisplay
     from dtmd.export import export_aotinductor, export_torchscript
+    from dtmd.export_mliap import export_mliap
     from dtmd.lammps import pair_coeff_lines
+    from dtmd.mliap import input_lines
 
-    if format not in ("torchscript", "aotinductor"):
-        raise DtmdError(f"--format {format}: unknown; the formats are: torchscript, aotinductor")
+    if format not in ("torchscript", "aotinductor", "mliap"):
+        raise DtmdError(f"--format {format}: unknown; the formats are: torchscript, aotinductor, mliap")
     if precision not in (None, "float32", "float64"):
         raise DtmdError(f"--precision {precision}: unknown; the precisions are: float32, float64")
     dtype = precision and getattr(torch, precision)
-    if format == "torchscript":
-        exported = export_torchscript(model, output, dtype)
-    else:
+    if format == "aotinductor":
         with CompilingDisplay(console) as display:
             exported = export_aotinductor(model, output, dtype, display.compiling)
+    else:
+        exported = (export_mliap if format == "mliap" else export_torchscript)(model, output, dtype)
+    lines = input_lines if format == "mliap" else pair_coeff_lines
     if filters := exported.metadata.get("filters"):
         console.print(f"tables of the radial filters, {filters['n_knots']} knots: forces change by at most "
                       f"{filters['largest_force_change_eV_per_A']:.1e} eV/Å", soft_wrap=True)
@@ -148,7 +153,7 @@ def export(
     frames = exported.metadata.get("probes", "real frames")
     console.print(f"wrote {exported.path}\nlargest relative deviation from the model on {frames}: {seen}\n\n"
                   "in the LAMMPS input (units metal; atom_modify map yes; atom types in this order):\n\n"
-                  f"{pair_coeff_lines(exported.path, exported.metadata['elements'])}", soft_wrap=True)
+                  f"{lines(exported.path, exported.metadata['elements'])}", soft_wrap=True)
 
 
 @app.command()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from dtmd.plugin import build_plugin, plugin_status
+
+MLIAP_LAMMPS = os.environ.get("DTMD_LAMMPS_MLIAP")
+NO_MLIAP = ("not run: no LAMMPS with ML-IAP; build one with tools/build_lammps_mliap.sh and name its lmp in "
+            "DTMD_LAMMPS_MLIAP")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ files trajectory memory
 presentation
 models store launcher
 structures config
-ingest artefact
+ingest artefact mliap
 ingestion
 neighbors potential ranks
 mace_file compilation
@@ -24,7 +24,7 @@ training_data filter_tables
 training_report
 run_folder data_views
 train export calculator
-plugin
+export_mliap plugin
 lmp
 lammps info
 agreement
