@@ -135,7 +135,7 @@ def test_the_file_says_what_it_is_and_loads_in_lammps_only(model):
     written = export_mliap(model)
     assert written.path == model.with_name("model.mliap.pt")
     assert artefact.read_metadata(written.path) == written.metadata
-    assert "kind: exported potential (for pair_style mliap)" in describe(written.path)
+    assert "kind: exported potential (ML-IAP)" in describe(written.path)
     with pytest.raises(DtmdError, match="write before the pair style:\npython connect_dtmd input 1 SELF"):
         torch.load(written.path, weights_only=False)
     with pytest.raises(DtmdError, match="not a file that dtmd train wrote"):
@@ -165,5 +165,5 @@ def test_the_command_writes_it_and_the_lines_that_use_it(model):
     done = dtmd("--format", "mliap", "-o", "served.pt")
     assert done.returncode == 0 and input_lines("served.pt", ["H", "C", "Pd"]) in done.stdout, done.stderr
     unknown = dtmd("--format", "onnx")
-    assert unknown.returncode == 2 and "the formats are: torchscript, mliap" in unknown.stderr
+    assert unknown.returncode == 2 and "the formats are: torchscript, aotinductor, mliap" in unknown.stderr
 
