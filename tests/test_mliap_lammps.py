@@ -125,15 +125,12 @@ def test_ranks_without_atoms(lammps, tmp_path):
 REFUSALS = {
     "units": ("units metal", "units real", "this run has `units real`; write: units metal"),
     "elements in the wrong order": ("H C Pd", "C H Pd", "mass 1.008 u, but pair_coeff says it is C"),
-    "no ids": ("atom_modify map yes", "atom_modify id no", "write: atom_modify id yes"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refuses_and_says_what_to_write(lammps, tmp_path, case):
     good, bad, message = REFUSALS[case]
-    if case == "no ids" and lammps.kokkos:
-        pytest.skip("with Kokkos the ids are not needed")
     write_case(tmp_path, crystal(WIDE, 6, PERIODIC))
     wrap(tmp_path / "model.lammps.pt", tmp_path / "model.mliap.pt")
     done = lammps.run(tmp_path, REAL.replace(good, bad) + "run 0\n")
