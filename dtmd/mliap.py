@@ -59,6 +59,9 @@ class Lammps:
 
     Args:
         capsule: the handle that its `python` command passes as SELF.
+
+    Raises:
+        DtmdError: its C library cannot be called.
     """
 
     def __init__(self, capsule: object) -> None:
@@ -67,6 +70,9 @@ class Lammps:
         self._handle = ctypes.c_void_p(unwrap(capsule, None))
         # Of this very process: the `lammps` package of the environment may hold another build.
         self._library = ctypes.CDLL(None)
+        if not hasattr(self._library, "lammps_version"):
+            raise DtmdError("this LAMMPS hides its C library from Python; build it with -D BUILD_SHARED_LIBS=yes or "
+                            "-D PKG_PLUGIN=yes, or with tools/build_lammps_mliap.sh")
         self._library.lammps_extract_global.restype = ctypes.c_void_p
         self._library.lammps_extract_atom.restype = ctypes.c_void_p
 
