@@ -70,8 +70,7 @@ download_source() {
 
 build() {
   local options=(
-    -D CMAKE_BUILD_TYPE=Release -D CMAKE_CXX_STANDARD=20 -D CMAKE_INSTALL_RPATH_USE_LINK_PATH=yes
-    -D CMAKE_INSTALL_PREFIX="$prefix/lammps" -D Python_EXECUTABLE="$python"
+    -D CMAKE_BUILD_TYPE=Release -D CMAKE_CXX_STANDARD=20 -D Python_EXECUTABLE="$python"
     -D BUILD_MPI=yes -D MPI_CXX_COMPILER="$(command -v mpicxx)" -D BUILD_OMP=yes
     -D PKG_PYTHON=yes -D PKG_ML-IAP=yes -D PKG_ML-SNAP=yes -D MLIAP_ENABLE_PYTHON=yes
     -D PKG_PLUGIN=yes  # which makes the C library visible to Python in the process, see dtmd/mliap.py
@@ -82,7 +81,7 @@ build() {
   fi
   cmake -G Ninja -S "$source/cmake" -B "$prefix/build/objects" "${options[@]}" "${cmake_options[@]}"
   cmake --build "$prefix/build/objects" --parallel "$jobs"
-  cmake --install "$prefix/build/objects" > "$prefix/build/install.log"
+  install -D "$prefix/build/objects/lmp" "$prefix/libexec/lmp"
 }
 
 # LAMMPS starts the first python3 on the PATH, and loads libpython3.x.so by this name.
@@ -92,7 +91,7 @@ write_start_script() {
 #!/bin/sh
 export PATH="$(dirname "$python"):\$PATH"
 export LD_LIBRARY_PATH="$python_lib\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}"
-exec "$prefix/lammps/bin/lmp" "\$@"
+exec "$prefix/libexec/lmp" "\$@"
 END
   chmod +x "$prefix/bin/lmp"
 }
