@@ -138,7 +138,7 @@ def test_the_file_says_what_it_is_and_loads_in_lammps_only(model):
     assert "kind: exported potential (ML-IAP)" in describe(written.path)
     with pytest.raises(DtmdError, match="write before the pair style:\npython connect_dtmd input 1 SELF"):
         torch.load(written.path, weights_only=False)
-    with pytest.raises(DtmdError, match="not a file that dtmd train wrote"):
+    with pytest.raises(DtmdError, match="an exported potential, not a trained model"):
         load_model(written.path)
 
 
