@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch._inductor.constant_folding import constant_fold
+from torch._inductor.constant_folding import ConstantFolder, replace_node_with_constant
 
 from dtmd.artefact import Graphs
 from dtmd.compilation import require_compiler, traced
@@ -23,9 +23,19 @@ from dtmd.potential import Potential
 
 _INSTEAD = "export it with --format torchscript"
 
-# By machine: what the compiler may assume of the processor, the bits of its vectors, and how /proc/cpuinfo
-# names these instructions, which is what the loading side looks for.
-_PROCESSORS = {"x86_64": ("x86-64-v3", 256, ["avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"])}
+_V3 = ["avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"]
+_V4 = ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]
+_LEVELS = {"x86-64-v4": (512, _V3 + _V4), "x86-64-v3": (256, _V3)}
+"""What the compiler may assume of a processor, best first: the bits of its vectors, and the instructions as
+/proc/cpuinfo calls them, which the loading side looks for."""
+
+_OPTIONS = {
+    "aot_inductor.package": True,
+    # Loops over edges stay on one core: shared sums would cost more than they gain. Matrix products use all threads.
+    "cpp.threads": 1, "cpp.dynamic_threads": False,
+    # Without it what is the same for all features of an edge is computed anew for each.
+    "realize_opcount_threshold": 5,
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ def compile_graph(graph: Graph, architecture: str, folder: Path) -> list[str]:
     Raises:
         DtmdError: no C++ compiler, another kind of processor, or a function that cannot be traced.
     """
-    march, bits, _ = _processor()
+    level = _level()
     require_compiler("--format aotinductor", _INSTEAD)
     arguments = tuple(graph.arguments)
     free = {k: 1 if k == graph.edge_index else 0 for k in range(len(arguments))}
@@ -57,15 +67,14 @@ def compile_graph(graph: Graph, architecture: str, folder: Path) -> list[str]:
     operations = traced(graph.function, arguments, free, problem, closed=True)
     shapes = tuple({dimension: torch.export.Dim.DYNAMIC} for dimension in free.values())
     options = {
-        "aot_inductor.package": True, "aot_inductor.output_path": str(folder),
-        "cpp.march": march, "cpp.simdlen": bits, "cpp.dynamic_threads": True,
+        **_OPTIONS, "aot_inductor.output_path": str(folder), "cpp.march": level, "cpp.simdlen": _LEVELS[level][0],
     }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's, of names of its own
             module = torch.export.export(operations, arguments, dynamic_shapes=shapes).module(check_guards=False)
-        constant_fold(module)
-        return torch._inductor.aot_compile(module, arguments, options=options)
+            _fold(module)
+            return torch._inductor.aot_compile(module, arguments, options=options)
     except RuntimeError as error:
         reason = next((line for line in str(error).splitlines() if "error" in line.lower()), repr(error))[:300]
         raise DtmdError(f"{problem}, or install g++ 11 or later. What failed: {reason}") from error
@@ -73,9 +82,8 @@ def compile_graph(graph: Graph, architecture: str, folder: Path) -> list[str]:
 
 def target() -> dict[str, object]:
     """What a program must have to run what is compiled here: the version of torch, machine and instructions."""
-    return {
-        "torch": torch.__version__.partition("+")[0], "machine": platform.machine(), "instructions": _processor()[2],
-    }
+    version = torch.__version__.partition("+")[0]
+    return {"torch": version, "machine": platform.machine(), "instructions": _LEVELS[_level()][1]}
 
 
 def graphs_of(potential: Potential) -> tuple[dict[str, Graph], list[int]]:
@@ -123,12 +131,26 @@ def run_pieces(
     return energies, gradients[0]
 
 
-def _processor() -> tuple[str, int, list[str]]:
-    machine = platform.machine()
-    if machine not in _PROCESSORS:
-        raise DtmdError(f"--format aotinductor: it compiles for {', '.join(_PROCESSORS)}, and this machine is "
-                        f"{machine}; {_INSTEAD}")
-    return _PROCESSORS[machine]
+def _level() -> str:
+    """The best that this processor has, of `_LEVELS`."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    here = next((line.split() for line in lines if line.startswith("flags")), [])
+    for level, (_, instructions) in _LEVELS.items():
+        if platform.machine() == "x86_64" and set(instructions) <= set(here):
+            return level
+    raise DtmdError("--format aotinductor: it compiles on Linux for x86_64 with AVX2, and this machine is "
+                    f"{platform.machine()}{' without AVX2' if here else ''}; {_INSTEAD}")
+
+
+def _fold(module: torch.fx.GraphModule) -> None:
+    """Replace what does not depend on the arguments by its value; torch's own function leaves out aranges."""
+    folder = ConstantFolder(module)
+    folder.run()
+    for node, value in folder.node_replacements.items():
+        replace_node_with_constant(module, node, value)
+    module.graph.eliminate_dead_code()
+    module.recompile()
 
 
 def _example(n_species: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

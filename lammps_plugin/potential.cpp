@@ -216,8 +216,8 @@ void Potential::check_machine(const std::string &path, const std::string &torch_
     throw std::runtime_error(path + ": compiled for " + machine + ", this machine is " + here.machine + remedy);
   for (const std::string &instruction : instructions)
     if (!processor_has(instruction))
-      throw std::runtime_error(path + ": compiled for processors with " + instruction + ", which this one lacks; "
-                               "export it for any: dtmd export model.pt --format torchscript");
+      throw std::runtime_error(path + ": compiled for processors with " + instruction + ", which this one lacks" +
+                               remedy);
   if (device != "cpu")
     throw std::runtime_error(path + ": compiled for the CPU, and the device is " + device + "; write pair_style dtmd "
                              "device cpu, or: dtmd export model.pt --format torchscript");
