@@ -138,7 +138,10 @@ def test_graphs_serve_any_numbers_of_atoms_and_edges(compiled):
             assert torch.allclose(got[1], gradient, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["egnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("painn", "visnet"))])
+SLOW_TO_TRACE = [pytest.param(name, marks=pytest.mark.slow) for name in ("painn", "visnet")]
+
+
+@pytest.mark.parametrize("name", ["egnn", *SLOW_TO_TRACE])
 def test_pieces_and_the_whole_are_traced_for_any_sizes(name):
     potential = small_potential(n_layers=3) if name == "egnn" else potential_of(name)
     graphs, node_tensors = graphs_of(potential.requires_grad_(False))
