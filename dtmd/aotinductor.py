@@ -109,7 +109,9 @@ def graphs_of(potential: Potential) -> tuple[dict[str, Graph], list[int]]:
         graphs[f"forward_{k}"] = Graph(_forward(potential, k, len(nodes)), before, edge_index=2)
         backward = _backward(potential, k, len(nodes), len(nodes) + len(edges))
         own_nodes, edges = _layer(potential, k, own, species, edge_index, nodes, edges)
-        graphs[f"backward_{k}"] = Graph(backward, [*before, *own_nodes, *edges], edge_index=2)
+        # A layer may give the edges as it got them; two arguments that are one tensor would be traced as one.
+        by_after = [tensor.clone() for tensor in (*own_nodes, *edges)]
+        graphs[f"backward_{k}"] = Graph(backward, [*before, *by_after], edge_index=2)
         nodes = [torch.cat([node, node[: len(species) - len(own)]]) for node in own_nodes]
         node_tensors.append(len(nodes))
     last = _last(potential, potential.model.n_layers - 1, len(nodes))

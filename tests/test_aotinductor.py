@@ -20,7 +20,9 @@ from typer.testing import CliRunner
 
 import dtmd.export
 from dtmd import artefact, cli
+from dtmd.aotinductor import graphs_of, run_pieces
 from dtmd.checkpoint import ModelFile, ProbeFrames, load_model, save_model
+from dtmd.compilation import traced
 from dtmd.errors import DtmdError
 from dtmd.export import export_aotinductor, export_torchscript
 from dtmd.info import describe
@@ -134,6 +136,26 @@ def test_graphs_serve_any_numbers_of_atoms_and_edges(compiled):
             got = graphs["whole"](species, edge_index, edge_vec.detach())
             assert torch.allclose(got[0], expected, rtol=1e-12) and got[1].shape == (n_edges, 3)
             assert torch.allclose(got[1], gradient, rtol=1e-9, atol=1e-12)
+
+
+SLOW_TO_TRACE = [pytest.param(name, marks=pytest.mark.slow) for name in ("painn", "visnet")]
+
+
+@pytest.mark.parametrize("name", ["egnn", *SLOW_TO_TRACE])
+def test_pieces_and_the_whole_are_traced_for_any_sizes(name):
+    potential = small_potential(n_layers=3) if name == "egnn" else potential_of(name)
+    graphs, node_tensors = graphs_of(potential.requires_grad_(False))
+    operations = {key: traced(graph.function, graph.arguments, {}, "", closed=True) for key, graph in graphs.items()}
+    random = torch.Generator().manual_seed(0)
+    species, edge_index = torch.randint(3, (8,), generator=random), torch.randint(8, (2, 20), generator=random)
+    edge_vec = torch.rand(20, 3, generator=random, dtype=torch.float64) + 0.5
+    in_pieces = run_pieces(operations, node_tensors, species, edge_index, edge_vec)
+    edge_vec.requires_grad_()
+    expected = potential(species, edge_index, edge_vec, torch.zeros_like(species), 1)
+    (gradient,) = torch.autograd.grad(expected.sum(), edge_vec)
+    for energies, by_edges in (operations["whole"](species, edge_index, edge_vec.detach()), in_pieces):
+        assert torch.allclose(energies, expected, rtol=1e-12)
+        assert torch.allclose(by_edges, gradient, rtol=1e-8, atol=1e-10 * gradient.abs().max())
 
 
 def relabelled(compiled: Path, folder: Path, label: str, value: str) -> Path:
