@@ -13,7 +13,7 @@ from conftest import MLIAP_LAMMPS, NO_MLIAP
 from lammps_cases import MEASURE, PRINT_ENERGY, SKEWED, WIDE, frames, head, measured, write_case
 from lammps_cases import run as run_plugin
 from model_cases import NAMES, potential_of
-from small import example
+from small import example, small_potential
 from test_lammps_agreement import LAMMPS_BAR, exported
 from toys import crystal, reference
 
@@ -105,6 +105,16 @@ def test_a_trajectory_is_that_of_pair_style_dtmd(plugin, lammps, tmp_path, name)
             scale = np.abs(expected[:, :, columns]).max()
             np.testing.assert_allclose(got[:, :, columns], expected[:, :, columns], rtol=0, atol=1e-9 * scale,
                                        err_msg=quantity)
+
+
+def test_wide_features_fit_the_buffers_of_lammps(plugin, lammps, tmp_path):
+    """On the CPU its exchange writes beyond them when it gets more than three numbers for each atom at once."""
+    exported(small_potential(width=128, n_layers=3, cutoff=5.0), tmp_path)
+    write_start(example()[0], 100, tmp_path / "start.data")
+    (energy,) = measured(run_plugin(tmp_path, REAL + "run 0\n" + PRINT_ENERGY))
+    for ranks in (1, 2) if lammps.kokkos else (1,):
+        (got,) = measured(lammps.output(tmp_path, REAL + "run 0\n" + PRINT_ENERGY, ranks))
+        np.testing.assert_allclose(got, energy, rtol=1e-11)
 
 
 def test_ranks_without_atoms(lammps, tmp_path):

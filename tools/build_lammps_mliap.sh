@@ -5,7 +5,9 @@
 #
 #   PREFIX        where PREFIX/bin/lmp goes; PREFIX/build keeps the source and the objects, and may be deleted
 #   --kokkos      with Kokkos, so that models with several layers run on several MPI ranks: that of the source tree,
-#                 else one that CMake finds (Debian: libkokkos-dev, 5.1 or later)
+#                 else one that CMake finds, 5.1 or later. Debian's libkokkos-dev 5.2.2-2 needs Debian 13 or later and
+#                 lacks two archives without content that its CMake files name; as root:
+#                 cd /usr/lib/x86_64-linux-gnu && ar rcs libkokkosalgorithms.a && ar rcs libkokkossimd.a
 #   --source DIR  a LAMMPS source tree in place of Debian's source package from sid (4 Jul 2026 when this was written)
 #   --jobs N      compilers at a time; by default one for each core
 #   CMAKE_OPTION  more packages (-D PKG_MANYBODY=yes), or a GPU (-D Kokkos_ENABLE_CUDA=yes -D Kokkos_ARCH_HOPPER90=yes)
