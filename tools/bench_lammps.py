@@ -88,8 +88,8 @@ class Plan:
 
     arms: dict[int, str]
     two_ranks: str
-    repeats: int = 5
-    seconds: int = 10
+    repeats: int = 3
+    seconds: int = 8
 
 
 FULL = Plan({57: "abcde", 2_052: "abcde", 20_520: "abcd"}, two_ranks="bc")
