@@ -1,6 +1,6 @@
 """Speed of MD in LAMMPS: full-size EGNN and MACE on H2/Pd6 (57 atoms) and on replicas of it.
 
-    python tools/bench_lammps.py [--quick] [--device cuda] [--json FILE]
+    python tools/bench_lammps.py [--quick] [--atoms N …] [--device cuda] [--json FILE]
 
 The arms take turns, each in a process of its own that may take 80 % of the free memory; medians of LAMMPS's loop
 time are compared, and of its processor time, which other work on the machine disturbs less. The share of the pair
@@ -19,7 +19,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -101,10 +101,12 @@ GPU = Plan({57: "abde", 2_052: "abde", 20_520: "abde", 100_548: "b"}, two_ranks=
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one short turn each, nothing compiled: under a minute")
+    parser.add_argument("--atoms", type=int, nargs="+", choices=REPLICAS, help="of these sizes only")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, help="write the figures there")
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else GPU if arguments.device == "cuda" else FULL
+    plan = replace(plan, arms={n: arms for n, arms in plan.arms.items() if n in (arguments.atoms or REPLICAS)})
     figures = {"machine": machine(), "device": arguments.device, "rows": []}
     print(figures["machine"])
     with TemporaryDirectory(prefix="dtmd-bench-") as folder:
