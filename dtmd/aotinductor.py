@@ -33,9 +33,11 @@ _OPTIONS = {
     "aot_inductor.package": True,
     # Loops over edges stay on one core: shared sums would cost more than they gain. Matrix products use all threads.
     "cpp.threads": 1, "cpp.dynamic_threads": False,
-    # Without it what is the same for all features of an edge is computed anew for each.
-    "realize_opcount_threshold": 5,
 }
+
+
+_EXAMPLE_SIZES = 5, 7, 11
+"""Of own atoms, nodes and edges, in the arguments that graphs are traced by; told apart by them."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,34 @@ def compile_graph(graph: Graph, architecture: str, folder: Path) -> list[str]:
     except RuntimeError as error:
         reason = next((line for line in str(error).splitlines() if "error" in line.lower()), repr(error))[:300]
         raise DtmdError(f"{problem}, or install g++ 11 or later. What failed: {reason}") from error
+
+
+def deviation(graph: Graph, compiled: Callable[..., Sequence[Tensor]], sizes: tuple[int, int, int]) -> float:
+    """Of what is compiled from its function, relative to the largest value, for random arguments.
+
+    Args:
+        sizes: numbers of own atoms, of nodes (at least as many) and of edges.
+    """
+    random = torch.Generator().manual_seed(0)
+    size_of = dict(zip(_EXAMPLE_SIZES, sizes, strict=True))
+    arguments = []
+    for k, example in enumerate(graph.arguments):
+        if k == graph.edge_index:  # before it are the species of the nodes, and first of all those of the own atoms
+            ends = [torch.randint(size_of[len(graph.arguments[j])], (sizes[2],), generator=random) for j in (k - 1, 0)]
+            arguments.append(torch.stack(ends))
+        elif example.is_floating_point():
+            shape = size_of[len(example)], *example.shape[1:]
+            arguments.append(torch.rand(shape, generator=random, dtype=example.dtype) + 0.5)
+        else:  # species: of the first of the nodes
+            arguments.append(torch.arange(size_of[len(example)]) % (int(graph.arguments[0].max()) + 1))
+    expected, got = graph.function(*arguments), compiled(*arguments)
+    apart = [0.0]
+    for a, b in zip(got, expected, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if b.numel():
+            apart.append(((a - b).abs().max() / b.abs().max().clamp(min=1e-6)).item())
+    return max(apart)
 
 
 def target() -> dict[str, object]:
@@ -157,10 +187,12 @@ def _fold(module: torch.fx.GraphModule) -> None:
 
 def _example(n_species: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Species of own atoms and of all nodes, edge_index and edge_vec, of different numbers."""
+    n_own, n_nodes, n_edges = _EXAMPLE_SIZES
     random = torch.Generator().manual_seed(0)
-    species = torch.randint(n_species, (7,), generator=random)
-    edge_index = torch.randint(5, (2, 11), generator=random)
-    return species[:5].clone(), species, edge_index, torch.rand(11, 3, generator=random, dtype=torch.float64) + 0.5
+    species = torch.arange(n_nodes) % n_species
+    edge_index = torch.randint(n_own, (2, n_edges), generator=random)
+    edge_vec = torch.rand(n_edges, 3, generator=random, dtype=torch.float64) + 0.5
+    return species[:n_own].clone(), species, edge_index, edge_vec
 
 
 def _layer(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dtmd import artefact
-from dtmd.aotinductor import compile_graph, graphs_of, run_pieces, target
+from dtmd.aotinductor import Graph, compile_graph, deviation, graphs_of, run_pieces, target
 from dtmd.checkpoint import ModelFile, load_model
 from dtmd.errors import DtmdError
 from dtmd.files import written_whole
@@ -24,6 +24,9 @@ from dtmd.potential import Potential, Prediction, gather_edge_gradient, predict_
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 """Largest deviation of an artefact from its model, relative to the largest value."""
+
+SIZES = (1, 1, 0), (1, 1, 2), (1, 4, 3), (2, 2, 1), (6, 6, 40), (6, 19, 40)
+"""Own atoms, nodes and edges that compiled graphs are tried with."""
 
 Evaluate = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
 """(species, edge_index, edge_vec) → energies of the atoms, gradient by edge_vec."""
@@ -108,6 +111,7 @@ def export_aotinductor(
             files[name] = compile_graph(graph, model.potential.config.architecture, Path(folder) / name)
         artefact.save_compiled(files, metadata, temporary)
         compiled, _ = artefact.load_compiled(temporary)
+        _check_sizes(model, graphs, compiled)
         deviations = _check(model, compiled["whole"])
         if "last" in compiled:
             in_pieces = _check(model, functools.partial(run_pieces, compiled, node_tensors))
@@ -153,6 +157,19 @@ def _check(model: ModelFile, evaluate: Evaluate) -> dict[str, float]:
             worst[name] = max(worst[name], _deviation(getattr(got, field), getattr(expected, field)))
     _raise_if_apart(model, worst)
     return worst
+
+
+def _check_sizes(model: ModelFile, graphs: dict[str, Graph], compiled: artefact.Graphs) -> None:
+    """Other numbers of atoms and edges than the probe frames have: torch's compiler assumes two or more."""
+    for name, graph in graphs.items():
+        for sizes in SIZES:
+            apart = deviation(graph, compiled[name], sizes)
+            if not apart <= 10.0 * TOLERANCE[model.potential.precision]:
+                n_own, n_nodes, n_edges = sizes
+                raise DtmdError(
+                    f"the compiled graph {name} differs from the model with {n_own} of {n_nodes} atoms and {n_edges} "
+                    f"edges: {apart:.1e} relative; it was not written. Export it with --format torchscript"
+                )
 
 
 def _raise_if_apart(model: ModelFile, worst: dict[str, float]) -> None:
