@@ -70,7 +70,7 @@ def test_another_format_version(tmp_path, monkeypatch):
     monkeypatch.setattr(artefact, "FORMAT", "0")
     path = write_toy(tmp_path / "old.pt")
     monkeypatch.undo()
-    with pytest.raises(DtmdError, match="format 0, this dtmd reads format 2; export the model again"):
+    with pytest.raises(DtmdError, match="format 0, this dtmd reads format 3; export the model again"):
         artefact.read_metadata(path)
 
 
