@@ -111,6 +111,7 @@ def load(path: str | Path) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], 
         DtmdError: as `read_metadata`, or the TorchScript part is damaged.
     """
     metadata = read_metadata(path)
+    _raise_if_damaged(path, "dtmd export model.pt")
     try:
         module = torch.jit.load(str(path), map_location="cpu")
     except RuntimeError as error:
@@ -147,6 +148,7 @@ def load_compiled(path: str | Path) -> tuple[Graphs, dict[str, Any]]:
     if made_for != version:
         raise DtmdError(f"{path}: compiled for torch {made_for}, this is torch {version}; "
                         "export it again: dtmd export model.pt --format aotinductor")
+    _raise_if_damaged(path, "dtmd export model.pt --format aotinductor")
     node_tensors = metadata["compiled"]["node_tensors"]
     names = ["whole"]
     if metadata["per_atom_energy"]:
@@ -221,6 +223,14 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         **compiled,
         **json.loads(files["metadata.json"]),
     }
+
+
+def _raise_if_damaged(path: str | Path, command: str) -> None:
+    """Compare the checksums, which torch does not."""
+    with zipfile.ZipFile(path) as archive:
+        bad = archive.testzip()
+    if bad:
+        raise DtmdError(f"{path}: damaged: {bad} does not have its checksum; write it again with: {command}")
 
 
 def _extra_files(metadata: dict[str, Any]) -> dict[str, str]:
