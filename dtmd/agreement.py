@@ -21,6 +21,7 @@ from dtmd.trajectory import Trajectory
 
 _CELL = np.array([[6.0, 0.0, 0.0], [1.0, 7.0, 0.0], [-1.0, 0.5, 8.0]])  # Å, smaller than twice the cutoff
 _INPUT = """
+{first}
 units metal
 atom_modify map yes
 read_data start.data
@@ -31,12 +32,16 @@ write_dump all custom forces.txt id fx fy fz modify sort id format float %.17g
 """
 
 
-def deviations(ranks: Sequence[int], timeout: float) -> list[float]:
+def deviations(
+    ranks: Sequence[int], timeout: float, program: Path | None = None, library: Path | None = None
+) -> list[float]:
     """Largest difference of energy and forces between LAMMPS and Python, relative to the largest of them.
 
     Args:
         ranks: numbers of MPI ranks to run on, one after the other.
         timeout: seconds for each run.
+        program: another `lmp` than that of this environment, on one rank.
+        library: the plugin that it is to load.
 
     Raises:
         DtmdError: the export or a run failed.
@@ -50,10 +55,11 @@ def deviations(ranks: Sequence[int], timeout: float) -> list[float]:
         save_model(ModelFile(potential, ProbeFrames(structures, positions), {}), folder / "model.pt")
         export_torchscript(folder / "model.pt")
         write_start(_as_trajectory(structures, positions), 0, folder / "start.data")
-        (folder / "in.step0").write_text(_INPUT.format(pair=pair_coeff_lines("model.lammps.pt", potential.elements)))
-        return [
-            float(np.abs(_in_lammps(folder, n, timeout) - expected).max() / np.abs(expected).max()) for n in ranks
-        ]
+        (folder / "in.step0").write_text(_INPUT.format(
+            first=f"plugin load {library}" if library else "",
+            pair=pair_coeff_lines("model.lammps.pt", potential.elements)))
+        found = [_in_lammps(folder, n, timeout, program) for n in ranks]
+        return [float(np.abs(values - expected).max() / np.abs(expected).max()) for values in found]
 
 
 def _case() -> tuple[Potential, Structures, torch.Tensor]:
@@ -80,7 +86,7 @@ def _as_trajectory(structures: Structures, positions: torch.Tensor) -> Trajector
     )
 
 
-def _in_lammps(folder: Path, ranks: int, timeout: float) -> np.ndarray:
-    run_lammps("in.step0", {}, cwd=folder, ranks=ranks, timeout=timeout)
+def _in_lammps(folder: Path, ranks: int, timeout: float, program: Path | None) -> np.ndarray:
+    run_lammps("in.step0", {}, cwd=folder, ranks=ranks, timeout=timeout, program=program)
     energy = np.loadtxt(folder / "energy.txt")
     return np.append(energy, np.loadtxt(folder / "forces.txt", skiprows=9)[:, 1:])

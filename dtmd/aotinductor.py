@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch._inductor.constant_folding import ConstantFolder, replace_node_with_constant
 
 from dtmd.artefact import Graphs
@@ -52,8 +52,13 @@ class Graph:
     edge_index: int
 
 
-def compile_graph(graph: Graph, architecture: str, folder: Path) -> list[str]:
+def compile_graph(graph: Graph, problem: str, folder: Path) -> list[str]:
     """Compile for the CPU, in about ten seconds.
+
+    Args:
+        graph: what to compile.
+        problem: what to say first if it cannot be.
+        folder: where to write.
 
     Returns:
         The files, all in the folder.
@@ -65,7 +70,6 @@ def compile_graph(graph: Graph, architecture: str, folder: Path) -> list[str]:
     require_compiler("--format aotinductor", _INSTEAD)
     arguments = tuple(graph.arguments)
     free = {k: 1 if k == graph.edge_index else 0 for k in range(len(arguments))}
-    problem = f"--format aotinductor: {architecture} cannot be compiled; {_INSTEAD}"
     operations = traced(graph.function, arguments, free, problem, closed=True)
     shapes = tuple({dimension: torch.export.Dim.DYNAMIC} for dimension in free.values())
     options = {
@@ -116,13 +120,16 @@ def target() -> dict[str, object]:
     return {"torch": version, "machine": platform.machine(), "instructions": _LEVELS[_level()][1]}
 
 
-def graphs_of(potential: Potential) -> tuple[dict[str, Graph], list[int]]:
-    """The graphs by name, and how many tensors the nodes are after each layer but the last.
+def graphs_of(potential: Potential) -> tuple[dict[str, Graph], dict[str, list[int]]]:
+    """The graphs by name, and `node_tensors` and `kept_tensors` of `dtmd.artefact`.
 
     Energies that are not those of single atoms come from one rank alone, so that there are no pieces.
 
     Args:
         potential: on the CPU; its parameters must not require gradients.
+
+    Raises:
+        DtmdError: a layer that cannot be traced.
     """
     own, species, edge_index, edge_vec = _example(len(potential.elements))
     whole = _last(potential, 0, 0)
@@ -130,37 +137,47 @@ def graphs_of(potential: Potential) -> tuple[dict[str, Graph], list[int]]:
         lambda species, edge_index, edge_vec: whole(species, species, edge_index, edge_vec),
         [own, edge_index, edge_vec], edge_index=1,
     )}
-    node_tensors: list[int] = []
+    counts: dict[str, list[int]] = {"node_tensors": [], "kept_tensors": []}
     if not potential.config.per_atom_energy:
-        return graphs, node_tensors
+        return graphs, counts
     nodes, edges = [], [edge_vec]
     for k in range(potential.model.n_layers - 1):
         before = [own, species, edge_index, *nodes, *edges]
-        graphs[f"forward_{k}"] = Graph(_forward(potential, k, len(nodes)), before, edge_index=2)
-        backward = _backward(potential, k, len(nodes), len(nodes) + len(edges))
-        own_nodes, edges = _layer(potential, k, own, species, edge_index, nodes, edges)
+        own_nodes, edges_after = _layer(potential, k, own, species, edge_index, nodes, edges)
         # A layer may give the edges as it got them; two arguments that are one tensor would be traced as one.
-        by_after = [tensor.clone() for tensor in (*own_nodes, *edges)]
-        graphs[f"backward_{k}"] = Graph(backward, [*before, *by_after], edge_index=2)
-        nodes = [torch.cat([node, node[: len(species) - len(own)]]) for node in own_nodes]
-        node_tensors.append(len(nodes))
+        by_after = [tensor.clone() for tensor in (*own_nodes, *edges_after)]
+        forward, backward = _halves(_step(potential, k, len(nodes), len(nodes + edges)), before, by_after,
+                                    cannot_be_compiled(potential))
+        kept = forward(*before)[len(by_after):]
+        graphs[f"forward_{k}"] = Graph(forward, before, edge_index=2)
+        graphs[f"backward_{k}"] = Graph(backward, [*before, *kept, *by_after], edge_index=2)
+        nodes, edges = [torch.cat([node, node[: len(species) - len(own)]]) for node in own_nodes], edges_after
+        counts["node_tensors"].append(len(nodes))
+        counts["kept_tensors"].append(len(kept))
     last = _last(potential, potential.model.n_layers - 1, len(nodes))
     graphs["last"] = Graph(last, [own, species, edge_index, *nodes, *edges], edge_index=2)
-    return graphs, node_tensors
+    return graphs, counts
 
 
 def run_pieces(
-    graphs: Graphs, node_tensors: Sequence[int], species: Tensor, edge_index: Tensor, edge_vec: Tensor
+    graphs: Graphs, kept_tensors: Sequence[int], species: Tensor, edge_index: Tensor, edge_vec: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Energies and their gradient by edge_vec piece by piece, as LAMMPS does it on several ranks, here on one."""
     before, inputs = [edge_vec], []
-    for k in range(len(node_tensors)):
-        inputs.append(before)
-        before = graphs[f"forward_{k}"](species, species, edge_index, *before)
+    for k, n_kept in enumerate(kept_tensors):
+        after = graphs[f"forward_{k}"](species, species, edge_index, *before)
+        n_after = len(after) - n_kept
+        inputs.append([*before, *after[n_after:]])
+        before = after[:n_after]
     energies, *gradients = graphs["last"](species, species, edge_index, *before)
-    for k in reversed(range(len(node_tensors))):
+    for k in reversed(range(len(kept_tensors))):
         gradients = graphs[f"backward_{k}"](species, species, edge_index, *inputs[k], *gradients)
     return energies, gradients[0]
+
+
+def cannot_be_compiled(potential: Potential) -> str:
+    """What a message begins with."""
+    return f"--format aotinductor: {potential.config.architecture} cannot be compiled; {_INSTEAD}"
 
 
 def _level() -> str:
@@ -205,23 +222,68 @@ def _layer(
     return potential.model.layer(k, own.shape[0], species, edge_index, nodes, edges)
 
 
-def _forward(potential: Potential, k: int, n_nodes: int) -> Callable[..., list[Tensor]]:
-    def forward(own: Tensor, species: Tensor, edge_index: Tensor, *before: Tensor) -> list[Tensor]:
-        nodes, edges = list(before[:n_nodes]), list(before[n_nodes:])
-        nodes, edges = _layer(potential, k, own, species, edge_index, nodes, edges)
-        return [*nodes, *edges]
+def _step(potential: Potential, k: int, n_nodes: int, n_before: int) -> Callable[..., list[Tensor]]:
+    """Layer k and back: what it gives, and gradients by what it reads from those by what it gives."""
 
-    return forward
-
-
-def _backward(potential: Potential, k: int, n_nodes: int, n_before: int) -> Callable[..., list[Tensor]]:
-    forward = _forward(potential, k, n_nodes)
-
-    def backward(own: Tensor, species: Tensor, edge_index: Tensor, *tensors: Tensor) -> list[Tensor]:
+    def step(own: Tensor, species: Tensor, edge_index: Tensor, *tensors: Tensor) -> list[Tensor]:
         before = _leaves(tensors[:n_before])
-        return _gradients(forward(own, species, edge_index, *before), tensors[n_before:], before)
+        nodes, edges = _layer(potential, k, own, species, edge_index, before[:n_nodes], before[n_nodes:])
+        after = [*nodes, *edges]
+        return [*(tensor.detach() for tensor in after), *_gradients(after, tensors[n_before:], before)]
 
-    return backward
+    return step
+
+
+_COSTLY = {
+    torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default,
+    torch.ops.aten.index_add.default,
+}
+"""Operations whose results are worth keeping for the way back. Others are done again there: that takes less time than
+to write and read a number for each edge and feature."""
+
+
+def _halves(
+    step: Callable[..., list[Tensor]], before: list[Tensor], by_after: list[Tensor], problem: str
+) -> tuple[torch.fx.GraphModule, torch.fx.GraphModule]:
+    """The way there, `before` -> after and what is kept; the way back, `before`, kept, `by_after` -> gradients."""
+    module = traced(step, [*before, *by_after], {}, problem, closed=True)
+    *nodes, output = module.graph.nodes
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    after, gradients = output.args[0][: len(by_after)], output.args[0][len(by_after):]
+    there = _between(inputs[: len(before)], after, nodes)
+    costly = [node for node in there if node.target in _COSTLY and _has_rows(node)]
+    back = _between([*inputs, *costly], gradients, nodes)
+    kept = [node for node in costly if any(user in back for user in node.users)]
+    return (
+        _function(module, inputs[: len(before)], there, [*after, *kept]),
+        _function(module, [*inputs[: len(before)], *kept, *inputs[len(before):]], back, gradients),
+    )
+
+
+def _has_rows(node: fx.Node) -> bool:
+    """Whether the first dimension counts nodes or edges: one size, not a multiple, and none of the others is free."""
+    first, *others = node.meta["val"].shape
+    return isinstance(first, torch.SymInt) and first.node.expr.is_Symbol and all(isinstance(n, int) for n in others)
+
+
+def _between(inputs: Iterable[fx.Node], outputs: Iterable[fx.Node], nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """Those of the nodes that lead from the inputs to the outputs, in their order."""
+    given, needed = set(inputs), set(outputs)
+    for node in reversed(nodes):
+        if node in needed and node not in given:
+            needed.update(node.all_input_nodes)
+    return [node for node in nodes if node in needed - given]
+
+
+def _function(
+    module: fx.GraphModule, inputs: Iterable[fx.Node], nodes: Iterable[fx.Node], outputs: Iterable[fx.Node]
+) -> fx.GraphModule:
+    graph = fx.Graph()
+    copies = {node: graph.placeholder(node.name) for node in inputs}
+    for node in nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output([copies[node] for node in outputs])
+    return fx.GraphModule(module, graph)
 
 
 def _last(potential: Potential, first: int, n_nodes: int) -> Callable[..., list[Tensor]]:

@@ -19,8 +19,8 @@ to its own precision inside.
 In machine code of AOTInductor, tensors only, as graphs of these names, k = 0, 1, … counting the layers but the last:
 
     whole(species, edge_index, edge_vec) -> energies, their gradient by edge_vec
-    forward_k(own, species, edge_index, *before) -> nodes of the first n_atoms, edges
-    backward_k(own, species, edge_index, *before, *by_after) -> gradient by each of `before`
+    forward_k(own, species, edge_index, *before) -> nodes of the first n_atoms, edges, what is kept for the way back
+    backward_k(own, species, edge_index, *before, *kept, *by_after) -> gradient by each of `before`
     last(own, species, edge_index, *before) -> energies, gradient by each of `before`
 
 with own int64 [n_atoms] the species of the first n_atoms, `before` what the layer reads, nodes and then edges (of the
@@ -34,8 +34,8 @@ meaning), dtmd/exchanged ("128 128": numbers per atom in the nodes after each la
 dtmd/closest (Å, where the metadata have `closest_pairs`: smallest distance of each pair of elements in the training
 data, the upper triangle row by row; the cutoff for pairs that are not within it) and dtmd/metadata.json (everything
 else). Those of machine code say what can run it: dtmd/torch ("2.13.0"), dtmd/machine ("x86_64") and dtmd/instructions
-("avx2 fma", as /proc/cpuinfo calls them), and dtmd/node_tensors ("1 1": how many tensors the nodes are after each layer
-but the last).
+("avx2 fma", as /proc/cpuinfo calls them), dtmd/node_tensors and dtmd/kept_tensors ("1 1": how many tensors the
+nodes are after each layer but the last, and how many it keeps).
 """
 
 from __future__ import annotations
@@ -55,12 +55,14 @@ from torch.export.pt2_archive._package import AOTICompiledModel, package_pt2
 from dtmd.errors import DtmdError
 from dtmd.files import torch_writing, written_whole
 
-FORMAT = "2"
+FORMAT = "3"
 
 MLIAP_FORMAT = "mliap 1"
 """Of a file for `pair_style mliap unified` (dtmd/mliap.py), which carries the same extra files."""
 
 _LABELS = ("elements", "cutoff", "dtype", "per_atom_energy", "exchanged", "compiled")
+
+_LISTS = "instructions", "node_tensors", "kept_tensors"
 
 Graphs = Mapping[str, Callable[..., list[Tensor]]]
 """Compiled graphs by their names."""
@@ -89,7 +91,7 @@ def save_compiled(files: Mapping[str, list[str]], metadata: dict[str, Any], path
     Args:
         files: of each graph, as AOTInductor wrote them.
         metadata: as for `save`, with `compiled`: a dictionary of `torch` and `machine` (strings), `instructions`
-            (list of strings) and `node_tensors` (list of numbers).
+            (list of strings), `node_tensors` and `kept_tensors` (lists of numbers).
         path: where to write.
 
     Raises:
@@ -109,6 +111,7 @@ def load(path: str | Path) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], 
         DtmdError: as `read_metadata`, or the TorchScript part is damaged.
     """
     metadata = read_metadata(path)
+    _raise_if_damaged(path, "dtmd export model.pt")
     try:
         module = torch.jit.load(str(path), map_location="cpu")
     except RuntimeError as error:
@@ -145,6 +148,7 @@ def load_compiled(path: str | Path) -> tuple[Graphs, dict[str, Any]]:
     if made_for != version:
         raise DtmdError(f"{path}: compiled for torch {made_for}, this is torch {version}; "
                         "export it again: dtmd export model.pt --format aotinductor")
+    _raise_if_damaged(path, "dtmd export model.pt --format aotinductor")
     node_tensors = metadata["compiled"]["node_tensors"]
     names = ["whole"]
     if metadata["per_atom_energy"]:
@@ -208,7 +212,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         "torch": files["torch"],
         "machine": files["machine"],
         "instructions": files["instructions"].split(),
-        "node_tensors": [int(number) for number in files["node_tensors"].split()],
+        **{name: [int(number) for number in files[name].split()] for name in ("node_tensors", "kept_tensors")},
     }}
     return {
         "elements": files["elements"].split(),
@@ -219,6 +223,14 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         **compiled,
         **json.loads(files["metadata.json"]),
     }
+
+
+def _raise_if_damaged(path: str | Path, command: str) -> None:
+    """Compare the checksums, which torch does not."""
+    with zipfile.ZipFile(path) as archive:
+        bad = archive.testzip()
+    if bad:
+        raise DtmdError(f"{path}: damaged: {bad} does not have its checksum; write it again with: {command}")
 
 
 def _extra_files(metadata: dict[str, Any]) -> dict[str, str]:
@@ -236,7 +248,7 @@ def _extra_files(metadata: dict[str, Any]) -> dict[str, str]:
         "dtmd/exchanged": " ".join(str(width) for width in metadata["exchanged"]),
         "dtmd/metadata.json": json.dumps(others, indent=1),
         **{f"dtmd/{name}": compiled[name] for name in ("torch", "machine") if compiled},
-        **{f"dtmd/{name}": " ".join(map(str, compiled[name])) for name in ("instructions", "node_tensors") if compiled},
+        **{f"dtmd/{name}": " ".join(map(str, compiled[name])) for name in _LISTS if compiled},
     }
 
 

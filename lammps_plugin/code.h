@@ -12,6 +12,7 @@
 
 namespace dtmd {
 
+struct Compiled;
 using Tensors = std::vector<at::Tensor>;
 
 struct Features {
@@ -42,8 +43,7 @@ class Code {
 
 // Both throw when the file is damaged.
 std::unique_ptr<Code> load_torchscript(const std::string &path, const std::string &device, int n_layers);
-std::unique_ptr<Code> load_aotinductor(const std::string &path, const std::vector<int> &node_tensors,
-                                       bool with_pieces);
+std::unique_ptr<Code> load_aotinductor(const std::string &path, const Compiled &compiled, bool with_pieces);
 
 }    // namespace dtmd
 

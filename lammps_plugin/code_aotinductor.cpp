@@ -2,6 +2,7 @@
    Code that torch's AOTInductor has compiled: the graphs of dtmd/artefact.py, without autograd. */
 
 #include "code.h"
+#include "potential.h"
 
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
@@ -12,14 +13,13 @@ using torch::inductor::AOTIModelPackageLoader;
 
 class AOTInductor : public Code {
  public:
-  AOTInductor(const std::string &path, const std::vector<int> &node_tensors, bool with_pieces) :
-      node_tensors(node_tensors)
+  AOTInductor(const std::string &path, const Compiled &compiled, bool with_pieces) : compiled(compiled)
   {
     if (!with_pieces) {
       whole = load(path, "whole");
       return;
     }
-    for (size_t k = 0; k < node_tensors.size(); k++) {
+    for (size_t k = 0; k < compiled.node_tensors.size(); k++) {
       forwards.push_back(load(path, "forward_" + std::to_string(k)));
       backwards.push_back(load(path, "backward_" + std::to_string(k)));
     }
@@ -30,6 +30,7 @@ class AOTInductor : public Code {
   {
     given = inputs;
     before.resize(n_pieces);
+    kept.resize(n_pieces);
   }
 
   Features forward(int k, const Features &features) override
@@ -46,7 +47,9 @@ class AOTInductor : public Code {
       return {{found[0]}, {}};
     }
     Tensors found = forwards[k]->run(arguments(features));
-    return split(found.begin(), found.end(), node_tensors[k]);
+    const auto after = found.end() - compiled.kept_tensors.at(k);
+    kept[k].assign(after, found.end());
+    return split(found.begin(), after, compiled.node_tensors[k]);
   }
 
   Features backward(int k, const Features &by_after) override
@@ -54,6 +57,8 @@ class AOTInductor : public Code {
     if (k == static_cast<int>(before.size()) - 1) return std::move(by_last);
     const Features features = std::exchange(before[k], {});
     Tensors all = arguments(features);
+    const Tensors here = std::exchange(kept[k], {});
+    all.insert(all.end(), here.begin(), here.end());
     all.insert(all.end(), by_after.nodes.begin(), by_after.nodes.end());
     all.insert(all.end(), by_after.edges.begin(), by_after.edges.end());
     Tensors found = backwards[k]->run(all);
@@ -63,11 +68,12 @@ class AOTInductor : public Code {
  private:
   using Loaded = std::unique_ptr<AOTIModelPackageLoader>;
 
-  std::vector<int> node_tensors;
+  Compiled compiled;
   Loaded whole, last;
   std::vector<Loaded> forwards, backwards;
   Inputs given;
   std::vector<Features> before;
+  std::vector<Tensors> kept;
   Features by_last;
 
   static Loaded load(const std::string &path, const std::string &name)
@@ -91,10 +97,9 @@ class AOTInductor : public Code {
 
 }    // namespace
 
-std::unique_ptr<Code> load_aotinductor(const std::string &path, const std::vector<int> &node_tensors,
-                                       bool with_pieces)
+std::unique_ptr<Code> load_aotinductor(const std::string &path, const Compiled &compiled, bool with_pieces)
 {
-  return std::make_unique<AOTInductor>(path, node_tensors, with_pieces);
+  return std::make_unique<AOTInductor>(path, compiled, with_pieces);
 }
 
 }    // namespace dtmd

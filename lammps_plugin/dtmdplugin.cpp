@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
    Makes pair_style dtmd known to LAMMPS, which calls lammpsplugin_init after loading this library. */
 
+#include "error.h"
 #include "lammps.h"
 
 #include "pair_dtmd.h"
+
+#include <cstring>
 
 using namespace LAMMPS_NS;
 
@@ -31,8 +34,15 @@ typedef void (*lammpsplugin_regfunc) (lammpsplugin_t *, void *);
 __attribute__((visibility("default"))) void lammpsplugin_init(void *lmp, void *handle, void *regfunc)
 {
   lammpsplugin_t plugin{};
+  auto *lammps = static_cast<LAMMPS *>(lmp);
+#ifdef BUILT_FOR_LAMMPS
+  if (strcmp(lammps->version, BUILT_FOR_LAMMPS) != 0)
+    lammps->error->all(FLERR, "this plugin was built for LAMMPS " BUILT_FOR_LAMMPS ", and this is {}; build it again: "
+                       "dtmd build-plugin --lmp LMP --source FOLDER", lammps->version);
+#else
   // the stamp of `dtmd build-plugin` has already compared the versions, see dtmd/plugin.py
-  plugin.version = static_cast<LAMMPS *>(lmp)->version;
+#endif
+  plugin.version = lammps->version;
   plugin.style = "pair";
   plugin.name = "dtmd";
   plugin.info = "potentials written by dtmd export";

@@ -30,7 +30,7 @@ using dtmd::Tensors;
 
 namespace {
 
-constexpr const char *FORMAT = "2";
+constexpr const char *FORMAT = "3";
 
 std::string message_of(const std::exception &error)
 {
@@ -161,7 +161,7 @@ Potential::Potential(const std::string &path, const std::string &device, bool on
   const std::string command = compiled ? "dtmd export model.pt --format aotinductor" : "dtmd export model.pt";
   try {
     raise_if_damaged(path);
-    code = compiled ? load_aotinductor(path, compiled->node_tensors, on_several_ranks)
+    code = compiled ? load_aotinductor(path, *compiled, on_several_ranks)
                     : load_torchscript(path, device, exchanged.size() + 1);
   } catch (const std::exception &error) {
     throw std::runtime_error(path + ": cannot be loaded: " + message_of(error) + "\nIf it is damaged, write it "
@@ -199,7 +199,8 @@ void Potential::read_labels(const std::string &path)
   if (!archive->hasRecord("extra/dtmd/torch")) return;
   check_machine(path, read_label(*archive, "torch"), read_label(*archive, "machine"),
                 split<std::string>(read_label(*archive, "instructions")));
-  compiled = Compiled{split<int>(read_label(*archive, "node_tensors"))};
+  compiled = Compiled{split<int>(read_label(*archive, "node_tensors")),
+                      split<int>(read_label(*archive, "kept_tensors"))};
 }
 
 // Whether this program and processor can run what is compiled in the file.

@@ -43,6 +43,12 @@ struct Evaluation {
   std::vector<double> gradients;    // [n_edges * 3], dE/d(edge vector), eV/Angstrom
 };
 
+// Of a file with machine code: of how many tensors the nodes are made after each layer but the last, and how many the
+// layer keeps for the way back.
+struct Compiled {
+  std::vector<int> node_tensors, kept_tensors;
+};
+
 // Number of threads torch uses on the CPU, and the memory allocator's settings; for the whole process.
 void prepare_process(int n_threads);
 
@@ -69,10 +75,6 @@ class Potential {
   std::vector<double> closest;   // Angstrom, upper triangle of the pairs of elements; empty where not known
 
  private:
-  struct Compiled {
-    std::vector<int> node_tensors;    // of how many tensors the nodes are made after each layer but the last
-  };
-
   std::string device;
   std::optional<Compiled> compiled;    // of a file with machine code
   std::unique_ptr<Code> code;

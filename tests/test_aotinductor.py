@@ -144,12 +144,12 @@ SLOW_TO_TRACE = [pytest.param(name, marks=pytest.mark.slow) for name in ("painn"
 @pytest.mark.parametrize("name", ["egnn", *SLOW_TO_TRACE])
 def test_pieces_and_the_whole_are_traced_for_any_sizes(name):
     potential = small_potential(n_layers=3) if name == "egnn" else potential_of(name)
-    graphs, node_tensors = graphs_of(potential.requires_grad_(False))
+    graphs, counts = graphs_of(potential.requires_grad_(False))
     operations = {key: traced(graph.function, graph.arguments, {}, "", closed=True) for key, graph in graphs.items()}
     random = torch.Generator().manual_seed(0)
     species, edge_index = torch.randint(3, (8,), generator=random), torch.randint(8, (2, 20), generator=random)
     edge_vec = torch.rand(20, 3, generator=random, dtype=torch.float64) + 0.5
-    in_pieces = run_pieces(operations, node_tensors, species, edge_index, edge_vec)
+    in_pieces = run_pieces(operations, counts["kept_tensors"], species, edge_index, edge_vec)
     edge_vec.requires_grad_()
     expected = potential(species, edge_index, edge_vec, torch.zeros_like(species), 1)
     (gradient,) = torch.autograd.grad(expected.sum(), edge_vec)

@@ -66,11 +66,19 @@ def test_truncated_foreign_and_missing_files(tmp_path):
         artefact.load(tmp_path / "gone.pt")
 
 
+def test_a_changed_byte(tmp_path):
+    path = write_toy(tmp_path / "toy.pt")
+    numbers = Toy().mix.numpy().tobytes()
+    path.write_bytes(path.read_bytes().replace(numbers, b"\0" + numbers[1:]))
+    with pytest.raises(DtmdError, match="toy.pt: damaged: .* does not have its checksum; write it again with"):
+        artefact.load(path)
+
+
 def test_another_format_version(tmp_path, monkeypatch):
     monkeypatch.setattr(artefact, "FORMAT", "0")
     path = write_toy(tmp_path / "old.pt")
     monkeypatch.undo()
-    with pytest.raises(DtmdError, match="format 0, this dtmd reads format 2; export the model again"):
+    with pytest.raises(DtmdError, match="format 0, this dtmd reads format 3; export the model again"):
         artefact.read_metadata(path)
 
 

@@ -89,6 +89,9 @@ RUNS = {
                    "unfix 1\nfix 1 all nvt temp 300 300 0.05\nrun 10\n",
     "minimisation": "min_style cg\nminimize 0 1e-8 6 20\n",
     "deformed box": "fix 1 all nve\nfix 2 all deform 2 x erate 5.0 xy erate 3.0 remap x\ntimestep 0.0005\nrun 20\n",
+    "atoms that are moved or held": "group moved id 1 2 3\ngroup held id 4 5\ngroup free subtract all moved held\n"
+                                    "fix 1 free nve\nfix 2 moved move linear 30.0 0 0\nfix 3 held setforce 0 0 0\n"
+                                    "timestep 0.0005\nrun 20\n",
 }
 
 

@@ -28,7 +28,7 @@ export_mliap plugin
 lmp
 lammps info
 agreement
-doctor
+doctor other_lammps
 observables
 compare
 report_summary report_figures

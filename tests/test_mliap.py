@@ -153,7 +153,7 @@ def test_pair_style_dtmd_names_the_format_it_wants(plugin, model, tmp_path):
     atoms = crystal(WIDE, 6, PERIODIC)
     write_case(tmp_path, atoms)
     export_mliap(model, tmp_path / "model.mliap.pt")
-    with pytest.raises(DtmdError, match="format mliap 1, this plugin reads format 2"):
+    with pytest.raises(DtmdError, match="format mliap 1, this plugin reads format 3"):
         run(tmp_path, head(atoms).replace("model.lammps.pt", "model.mliap.pt") + "run 0\n")
 
 
