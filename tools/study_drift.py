@@ -4,10 +4,10 @@
 
 The model is a run folder of `dtmd train`, by default that of `make demo`. The one with a hard cutoff has the
 article's messages, which jump where a pair crosses the cutoff; without --hard it is trained first, with the config of
-the model but for `model.envelope: none`. All run inputs/h2pd6.in from the same unseen AIMD frames at each time step.
-Drift is the slope of the total energy, fluctuation its standard deviation about that line: velocity Verlet with
-smooth forces leaves one ∝ Δt². After an interruption the same command goes on. report.json, report.md, figure.png and
-figure.svg are what comes out.
+the model but for `model.envelope: none`. All are exported with AOTInductor, for its speed, and run inputs/h2pd6.in
+from the same unseen AIMD frames at each time step. Drift is the slope of the total energy, fluctuation its standard
+deviation about that line: velocity Verlet with smooth forces leaves one ∝ Δt². After an interruption the same command
+goes on. report.json, report.md, figure.png and figure.svg are what comes out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dtmd.ensemble.results import read_results
 from dtmd.ensemble.runs import run_all
 from dtmd.ensemble.starts import Start, choose_starts
 from dtmd.errors import DtmdError
-from dtmd.export import export_torchscript
+from dtmd.export import export_aotinductor
 from dtmd.files import sha256, write_text
 from dtmd.ingest import read_aimd
 from dtmd.launcher.display import LaunchDisplay
@@ -114,11 +114,11 @@ def prepared(model: Path, hard: Path | None, out: Path) -> list[Variant]:
     variants = []
     for name, (source, precision) in cases.items():
         folder = out / name.replace(" ", "_")
-        artefact, record, digest = folder / "model.lammps.pt", folder / "model.sha256", sha256([source])
+        artefact, record, digest = folder / "model.lammps.pt2", folder / "model.sha256", sha256([source])
         if record.exists() and record.read_text() != digest:
             sys.exit(f"{folder}: holds runs of another model than {source}; give another folder with -o")
         if not record.exists():
-            export_torchscript(source, artefact, precision)
+            export_aotinductor(source, artefact, precision)
             write_text(record, digest)
         variants.append(Variant(name, artefact, folder))
     return variants
