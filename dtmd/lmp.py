@@ -35,7 +35,7 @@ def run_lammps(
         keep_open: file descriptors, such as those of locks, that `lmp` is to hold as long as it runs.
         ranks: MPI ranks.
         timeout: seconds after which the run is stopped.
-        program: another `lmp` than that of this environment, on one rank.
+        program: another `lmp` than that of this environment, on one rank; it gets no plugins from LAMMPS_PLUGIN_PATH.
 
     Returns:
         What `lmp` printed.
@@ -54,6 +54,8 @@ def run_lammps(
         command += ["-var", name, str(value)]
     # A rank of mpirun that starts lmp must not hand it its own place in the MPI job.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OF_ANOTHER_MPI_PROGRAM)}
+    if program:
+        environment.pop("LAMMPS_PLUGIN_PATH", None)
     output = Path(cwd) / OUTPUT
     try:
         with open(output, "w") as stream:

