@@ -168,7 +168,9 @@ def rows(folder: Path, n_atoms: int, turns: list[tuple[str, int]], plan: Plan, d
     for _ in range(plan.repeats):
         for turn in turns:
             if turn not in failed:
-                result = in_process(measured, 1, folder, n_atoms, *turn, plan.seconds, device)
+                # A step of many atoms takes seconds, and the first one waits for its memory.
+                seconds = plan.seconds if n_atoms <= TWO_RANKS else 4 * plan.seconds
+                result = in_process(measured, 1, folder, n_atoms, *turn, seconds, device)
                 found[turn] += result
                 failed |= set() if result else {turn}
     made = []
