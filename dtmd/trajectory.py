@@ -183,8 +183,11 @@ def unwrap(positions: np.ndarray, cells: np.ndarray, pbc: np.ndarray) -> np.ndar
     """
     if not np.any(pbc):
         return positions
-    cells = np.array([complete_cell(cell) for cell in cells])
-    scaled = np.linalg.solve(np.swapaxes(cells, 1, 2)[:, None], positions[..., None])[..., 0]
+    if (cells == cells[:1]).all():
+        cells = cells[:1]
+    if not cells.any(axis=2).all():
+        cells = np.array([complete_cell(cell) for cell in cells])
+    scaled = positions @ np.linalg.inv(cells)
     jumps = np.round(np.diff(scaled, axis=0)) * pbc
     images = np.concatenate([np.zeros_like(scaled[:1]), np.cumsum(jumps, axis=0)])
     return positions - images @ cells

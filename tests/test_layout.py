@@ -14,6 +14,7 @@ presentation
 models store launcher
 structures config
 ingest artefact mliap
+md
 ingestion
 neighbors potential ranks
 mace_file compilation
@@ -38,7 +39,7 @@ __main__
 """
 
 RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module in line.split()}
-LIGHT = ("plugin", "resources", "errors", "units", "files", "trajectory", "store", "ingest", "ingestion",
+LIGHT = ("plugin", "resources", "errors", "units", "files", "trajectory", "store", "ingest", "md", "ingestion",
          "observables", "compare", "report", "presentation", "launcher", "lmp", "children")
 
 

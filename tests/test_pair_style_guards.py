@@ -18,8 +18,8 @@ from toys import CUTOFF, ELEMENTS, crystal, write_toy
 
 from dtmd import units
 from dtmd.errors import DtmdError
-from dtmd.ingest.readers.lammps_dump import read_dump
 from dtmd.lammps import write_start
+from dtmd.md import read_dump
 
 PERIODIC = (True, True, True)
 COLLISION = Atoms("PdCH", positions=[[9, 9, 9], [1, 1, 1], [1, 1, 4.5]], cell=[12, 12, 12], pbc=True)

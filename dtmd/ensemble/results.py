@@ -8,8 +8,9 @@ from pathlib import Path
 from dtmd.ensemble.lammps_run import state_of
 from dtmd.ensemble.record import is_ensemble, read_record
 from dtmd.errors import DtmdError
-from dtmd.ingest.readers.lammps_dump import FORMAT, read_dump
+from dtmd.ingest.readers.lammps_dump import FORMAT
 from dtmd.ingest.source import candidate
+from dtmd.md import read_dump
 from dtmd.observables.rollout import start_at
 from dtmd.observables.rollout_comparison import VELOCITY_TOLERANCE
 from dtmd.trajectory import Trajectory

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,10 +18,20 @@ import numpy as np
 
 from dtmd.errors import DtmdError
 
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdError
+    from compression.zstd import open as open_zstd
+else:
+    from backports.zstd import ZstdError
+    from backports.zstd import open as open_zstd
+
 COMPRESSIONS: Mapping[str, Callable[[BinaryIO], BinaryIO]] = {
-    ".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open,
+    ".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open, ".zst": open_zstd,
 }
 """Name endings of packed files, and what unpacks them."""
+
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, ZstdError)
+"""What reading raises where a disk fails or a packed file is damaged or cut off (EOFError)."""
 
 HEAD_SIZE = 16_384
 """Characters of a file that formats are recognised by."""
@@ -174,7 +185,7 @@ def candidate(path: Path) -> Candidate:
         with open_unpacked(path) as file:
             while len(head) < HEAD_SIZE and (piece := file.read1(HEAD_SIZE - len(head))):
                 head += piece
-    except (DtmdError, OSError, EOFError, zlib.error, lzma.LZMAError):
+    except (DtmdError, *DAMAGED):
         pass
     return Candidate(path, head.decode("latin-1"))
 
@@ -213,7 +224,7 @@ class Lines:
     def __next__(self) -> str:
         try:
             line = self._text.readline()
-        except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        except DAMAGED as error:
             raise DtmdError(f"{self.path}: cannot be read beyond line {self.number} ({error}); the file is damaged "
                             "or cut off, copy it again") from error
         if not line.endswith("\n") and not (line and _ends_like(line, self._before)):

@@ -1,8 +1,8 @@
-"""One frame of a LAMMPS text dump (`dump custom`), in LAMMPS's own units."""
+"""Frames of a LAMMPS text dump (`dump custom`), in LAMMPS's own units: columns, boxes, and one frame with care."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -39,57 +39,64 @@ _NUMERIC = {"id", "mass", *VELOCITIES, *FORCES, *_ENERGY_SHARES}.union(*(kind.co
 
 
 @dataclass(frozen=True)
-class DumpFrame:
-    """One frame, atoms in the order of their ids; N atoms.
+class DumpFrames:
+    """Consecutive frames of one dump, atoms in the order of their ids; T frames, N atoms.
 
     Attributes:
-        step: number of the MD step.
-        time: in LAMMPS's unit, None where it was not dumped.
+        steps: numbers of the MD steps, (T,).
+        times: in LAMMPS's unit, (T,); None where they were not dumped.
         units: as in the command `units`; None where not dumped, and after the first frame.
-        cell: rows are the cell vectors, (3, 3).
-        origin: lower corner of the box, (3,).
+        cells: rows are the cell vectors, (T, 3, 3).
+        origins: lower corners of the box, (T, 3).
         pbc: periodic directions.
-        columns, table: names of the numeric columns and their values, (N, n_columns).
-        elements: chemical symbols.
+        values: the numeric columns by name, (T, N) each.
+        elements: chemical symbols, (N,).
         precision: last digit of the positions as written, of the first frame only.
     """
 
-    step: int
-    time: float | None
+    steps: np.ndarray
+    times: np.ndarray | None
     units: str | None
-    cell: np.ndarray
-    origin: np.ndarray
+    cells: np.ndarray
+    origins: np.ndarray
     pbc: tuple[bool, bool, bool]
-    columns: tuple[str, ...]
-    table: np.ndarray
+    values: dict[str, np.ndarray]
     elements: tuple[str, ...]
-    precision: float | None
+    precision: float | None = None
 
-    def column(self, name: str) -> np.ndarray:
-        """The values of one column, (N,)."""
-        return self.table[:, self.columns.index(name)]
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Of the atoms, (N,)."""
+        return self.values["id"][0]
 
     def vectors(self, columns: tuple[str, str, str]) -> np.ndarray | None:
-        """Three columns, (N, 3); None where they were not dumped."""
-        if not set(columns) <= set(self.columns):
+        """Three columns, (T, N, 3); None where they were not dumped."""
+        if not set(columns) <= set(self.values):
             return None
-        return self.table[:, [self.columns.index(name) for name in columns]]
+        return np.stack([self.values[name] for name in columns], axis=-1)
 
     @property
     def wrapped(self) -> bool:
         """The positions were folded back into the box."""
-        return _coordinates(self.columns).wrapped
+        return _coordinates(self.values).wrapped
 
     def positions(self) -> np.ndarray:
-        """Relative to the origin of LAMMPS's coordinates, (N, 3)."""
-        kind = _coordinates(self.columns)
+        """Relative to the origin of LAMMPS's coordinates, (T, N, 3)."""
+        kind = _coordinates(self.values)
         values = self.vectors(kind.columns)
-        return values @ self.cell + self.origin if kind.scaled else values
+        return values @ self.cells + self.origins[:, None] if kind.scaled else values
 
-    def energy(self) -> float | None:
-        """Potential energy, the sum of the atoms' shares; None where they were not dumped."""
-        name = next((name for name in _ENERGY_SHARES if name in self.columns), None)
-        return None if name is None else float(self.column(name).sum())
+    def energies(self) -> np.ndarray | None:
+        """Potential energies, sums of the atoms' shares, (T,); None where they were not dumped."""
+        name = next((name for name in _ENERGY_SHARES if name in self.values), None)
+        return None if name is None else self.values[name].sum(axis=1)
+
+    def masses(self) -> np.ndarray | None:
+        """u, (N,); None where they were not dumped."""
+        return self.values["mass"][0] if "mass" in self.values else None
 
     def numbers(self, path: Path) -> np.ndarray:
         """Atomic numbers, (N,).
@@ -103,8 +110,20 @@ class DumpFrame:
         return np.array([atomic_numbers[element] for element in self.elements])
 
 
-def read_frame(lines: Iterator[str], path: Path, index: int, first: DumpFrame | None) -> DumpFrame | None:
-    """The next frame, or None at the end of the file.
+def joined(frames: list[DumpFrames]) -> DumpFrames:
+    """Consecutive frames of one dump as one."""
+    first = frames[0]
+    steps, cells, origins = (np.concatenate([getattr(part, name) for part in frames])
+                             for name in ("steps", "cells", "origins"))
+    return replace(
+        first, steps=steps, cells=cells, origins=origins,
+        times=None if first.times is None else np.concatenate([part.times for part in frames]),
+        values={name: np.concatenate([part.values[name] for part in frames]) for name in first.values},
+    )
+
+
+def read_frame(lines: Iterator[str], path: Path, index: int, first: DumpFrames | None) -> DumpFrames | None:
+    """The next frame, read with care and slowly; None at the end of the lines.
 
     Args:
         lines: of the dump, those that were written to their end.
@@ -149,11 +168,11 @@ def _need(lines: Iterator[str], path: Path, index: int) -> str:
     return line
 
 
-def _n_atoms(header: dict[str, list[str]], first: DumpFrame | None, where: str) -> int:
+def _n_atoms(header: dict[str, list[str]], first: DumpFrames | None, where: str) -> int:
     n_atoms = int(header["NUMBER"][0])
     if n_atoms < 1:
         raise ValueError(f"{n_atoms} atoms")
-    if first is not None and n_atoms != len(first.table):
+    if first is not None and n_atoms != len(first.ids):
         raise _other_atoms(n_atoms, first, where)
     return n_atoms
 
@@ -176,26 +195,33 @@ def _check_columns(columns: list[str], where: str) -> None:
                         f"{_WHAT_TO_DUMP}")
 
 
-def _coordinates(columns: tuple[str, ...] | list[str]) -> _Coordinates | None:
+def is_numeric(column: str) -> bool:
+    """Whether a column is read as numbers."""
+    return column in _NUMERIC
+
+
+def _coordinates(columns: Collection[str]) -> _Coordinates | None:
     return next((kind for kind in _COORDINATES if set(kind.columns) <= set(columns)), None)
 
 
-def _parse(header: dict[str, list[str]], columns: list[str], rows: list[str], with_precision: bool) -> DumpFrame:
+def _parse(header: dict[str, list[str]], columns: list[str], rows: list[str], with_precision: bool) -> DumpFrames:
     fields = [row.split() for row in rows]
     odd = next((values for values in fields if len(values) != len(columns)), None)
     if odd is not None:
         raise ValueError(f"{len(odd)} values for {len(columns)} columns in the row {' '.join(odd)[:90]!r}")
-    wanted = [name for name in columns if name in _NUMERIC]
+    wanted = [name for name in columns if is_numeric(name)]
     table = np.loadtxt(rows, usecols=[columns.index(name) for name in wanted], comments=None, ndmin=2)
     order = np.argsort(table[:, wanted.index("id")], kind="stable")
     if not np.diff(table[order, wanted.index("id")]).all():
         raise ValueError("two atoms with the same id")
-    cell, origin, pbc = _box(header["BOX"])
-    return DumpFrame(
-        step=int(header["TIMESTEP"][0]), time=float(header["TIME"][0]) if "TIME" in header else None,
-        units=header["UNITS"][0].strip() if "UNITS" in header else None, cell=cell, origin=origin, pbc=pbc,
-        columns=tuple(wanted), table=table[order], elements=tuple(fields[k][columns.index("element")] for k in order),
-        precision=_precision(columns, fields, cell) if with_precision else None,
+    cells, origins, pbc = boxes(header["BOX"][:-3], [line.split() for line in header["BOX"][-3:]])
+    return DumpFrames(
+        steps=np.array([int(header["TIMESTEP"][0])]),
+        times=np.array([float(header["TIME"][0])]) if "TIME" in header else None,
+        units=header["UNITS"][0].strip() if "UNITS" in header else None, cells=cells, origins=origins, pbc=pbc,
+        values={name: column[None] for name, column in zip(wanted, table[order].T, strict=True)},
+        elements=tuple(fields[k][columns.index("element")] for k in order),
+        precision=_precision(columns, fields, cells[0]) if with_precision else None,
     )
 
 
@@ -206,45 +232,62 @@ def _precision(columns: list[str], fields: list[list[str]], cell: np.ndarray) ->
     return written_precision(lengths, others, float(np.linalg.norm(cell, axis=1).max()) if kind.scaled else 1.0)
 
 
-def _box(lines: list[str]) -> tuple[np.ndarray, np.ndarray, tuple[bool, bool, bool]]:
-    """Cell vectors (rows), origin and periodicity from `BOX BOUNDS`.
+def boxes(words: list[str], bounds: list) -> tuple[np.ndarray, np.ndarray, tuple[bool, bool, bool]]:
+    """Cell vectors (rows), (T, 3, 3), origins, (T, 3), and periodicity from `BOX BOUNDS`.
 
     LAMMPS writes the bounding box of a tilted cell, so xlo = xlo_bound − min(0, xy, xz, xy + xz) and so
     on (LAMMPS manual, "Triclinic simulation boxes").
+
+    Args:
+        words: all in the line of `ITEM: BOX BOUNDS` from the second word on.
+        bounds: the three rows of each of T frames, as text or numbers, in any nesting.
+
+    Raises:
+        ValueError: no numbers, too few, or a box without volume.
     """
-    words, rows = lines[1:-3], np.array([line.split() for line in lines[-3:]], dtype=float)
-    pbc = tuple(flag == "pp" for flag in words[-3:])
-    if len(pbc) < 3:
+    kind, pbc = words[1:], tuple(flag == "pp" for flag in words[-3:])
+    if len(kind) < 3:
         raise ValueError("no boundary flags such as 'pp pp pp' after 'ITEM: BOX BOUNDS'")
-    if words[:2] == ["abc", "origin"]:
-        return rows[:, :3], rows[:, 3], pbc
-    xy, xz, yz = rows[:, 2] if words[0] == "xy" else (0.0, 0.0, 0.0)
-    low = rows[:, 0] - [min(0.0, xy, xz, xy + xz), min(0.0, yz), 0.0]
-    high = rows[:, 1] - [max(0.0, xy, xz, xy + xz), max(0.0, yz), 0.0]
+    general, tilted = kind[:2] == ["abc", "origin"], kind[0] == "xy"
+    rows = np.array(bounds, dtype=float).reshape(-1, 3, 4 if general else 3 if tilted else 2)
+    if general:
+        return rows[:, :, :3], rows[:, :, 3], pbc
+    xy, xz, yz = rows[:, :, 2].T if tilted else np.zeros((3, len(rows)))
+    zero = np.zeros(len(rows))
+    low = rows[:, :, 0] - np.stack([np.min([zero, xy, xz, xy + xz], axis=0), np.minimum(zero, yz), zero], axis=1)
+    high = rows[:, :, 1] - np.stack([np.max([zero, xy, xz, xy + xz], axis=0), np.maximum(zero, yz), zero], axis=1)
     length = high - low
     if not (length > 0).all():
-        raise ValueError(f"box lengths {length}")
-    return np.array([[length[0], 0.0, 0.0], [xy, length[1], 0.0], [xz, yz, length[2]]]), low, pbc
+        raise ValueError(f"box lengths {length[(length <= 0).any(axis=1) | np.isnan(length).any(axis=1)][0]}")
+    cells = np.zeros((len(rows), 3, 3))
+    cells[:, range(3), range(3)], cells[:, 1, 0], cells[:, 2, 0], cells[:, 2, 1] = length, xy, xz, yz
+    return cells, low, pbc
 
 
-def _checked(frame: DumpFrame, first: DumpFrame | None, where: str) -> DumpFrame:
+def _checked(frame: DumpFrames, first: DumpFrames | None, where: str) -> DumpFrames:
     """The frame, if it is finite and has the columns and atoms of the first one."""
-    if not np.isfinite(frame.table).all():
-        row, k = np.argwhere(~np.isfinite(frame.table))[0]
-        atom, value = frame.column("id")[row], frame.table[row, k]
-        raise DtmdError(f"{where}: {frame.columns[k]} of atom {atom:.0f} is {value}; the run has failed here, cut "
-                        "the dump before this frame")
+    for name, values in frame.values.items():
+        if not np.isfinite(values).all():
+            k = int(np.flatnonzero(~np.isfinite(values[0]))[0])
+            raise DtmdError(f"{where}: {name} of atom {frame.ids[k]:.0f} is {values[0, k]}; the run has failed here, "
+                            "cut the dump before this frame")
     first = first or frame
-    if frame.columns != first.columns:
-        raise DtmdError(f"{where}: columns {' '.join(frame.columns)} differ from {' '.join(first.columns)} of frame "
+    if tuple(frame.values) != tuple(first.values):
+        raise DtmdError(f"{where}: columns {' '.join(frame.values)} differ from {' '.join(first.values)} of frame "
                         "0; give files written by one dump command each")
-    if not np.array_equal(frame.column("id"), first.column("id")):
-        raise _other_atoms(len(frame.table), first, where)
+    if not np.array_equal(frame.ids, first.ids):
+        raise _other_atoms(len(frame.ids), first, where)
     if frame.elements != first.elements:
         raise DtmdError(f"{where}: atoms have other elements than in frame 0; write one file for each system")
+    if frame.units not in (None, first.units) or (frame.times is None) != (first.times is None):
+        raise DtmdError(f"{where} differs from frame 0 in its units or in having a time; these are two dumps in one "
+                        "file, split it")
+    if frame.pbc != first.pbc:
+        raise DtmdError(f"{where} is periodic in other directions than frame 0; give a run with the same boundaries "
+                        "throughout")
     return replace(frame, elements=first.elements)
 
 
-def _other_atoms(n_atoms: int, first: DumpFrame, where: str) -> DtmdError:
-    return DtmdError(f"{where}: {n_atoms} atoms, not the {len(first.table)} of frame 0 with the same ids; the dump "
+def _other_atoms(n_atoms: int, first: DumpFrames, where: str) -> DtmdError:
+    return DtmdError(f"{where}: {n_atoms} atoms, not the {len(first.ids)} of frame 0 with the same ids; the dump "
                      "must hold all atoms in each frame, and no atom may be lost")

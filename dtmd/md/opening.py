@@ -1,0 +1,64 @@
+"""Which reader a file of MD needs, told by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dtmd.errors import DtmdError
+from dtmd.ingest.readers import ase_traj, extxyz
+from dtmd.ingest.source import candidate
+from dtmd.md import binary, dumps, labelled, stores
+from dtmd.md.run import MDRun, Part
+from dtmd.store import is_store
+from dtmd.trajectory import Trajectory
+
+_KNOWN = ("LAMMPS text dumps (also packed), DCD, XTC, AMBER and LAMMPS NetCDF, ASE trajectories, extended XYZ and "
+          "stores of dtmd")
+_LABELLED = (ase_traj.FORMAT, extxyz.FORMAT)
+
+
+def open_run(
+    paths: Path | str | Sequence[Path | str], timestep: float | None = None, like: Trajectory | None = None
+) -> MDRun:
+    """A run of molecular dynamics, in one file or several that follow or overlap each other in time.
+
+    Args:
+        paths: LAMMPS text dumps, plain or packed (.gz, .zst, .xz, .bz2), DCD, XTC, NetCDF, ASE trajectories,
+            extended XYZ, or a store, with `STORE:NAME` for one of several trajectories in it.
+        timestep: fs per MD step, or per frame where a file does not number its steps; for files without times.
+        like: a trajectory with the same atoms in the same order, for files that hold no elements (DCD, XTC, NetCDF).
+
+    Raises:
+        DtmdError: names the file, the frame, what was found and what to do.
+    """
+    paths = [paths] if isinstance(paths, (Path, str)) else list(paths)
+    if not paths:
+        raise DtmdError("no file of MD; give at least one")
+    return MDRun([_opened(Path(path), timestep, like) for path in paths])
+
+
+def read_dump(path: Path | str, timestep: float | None = None) -> Trajectory:
+    """The whole of a run in memory; see `open_run`."""
+    return open_run(path, timestep).whole()
+
+
+def _opened(path: Path, timestep: float | None, like: Trajectory | None) -> Part:
+    if is_store(path) or (not path.exists() and is_store(Path(str(path).rpartition(":")[0]))):
+        return stores.open_part(path)
+    if not path.is_file():
+        raise DtmdError(f"{path}: no such file; give files of MD: {_KNOWN}")
+    found = candidate(path)
+    if found.head.startswith("ITEM: "):
+        return dumps.open_part(path, timestep)
+    open_binary: Callable[..., Part] | None = next(
+        (function for function, begins in binary.READERS if begins(found.head)), None)
+    if open_binary is not None:
+        if like is None:
+            raise DtmdError(f"{path}: files of this kind do not say which elements the atoms are; give a LAMMPS data "
+                            "file or AIMD with the same atoms beside it")
+        return open_binary(path, timestep, like)
+    for form in _LABELLED:
+        if form.find([found]):
+            return labelled.open_part(form, path, timestep)
+    raise DtmdError(f"{path}: not recognised as MD (empty, damaged or of another kind); dtmd reads {_KNOWN}")

@@ -1,0 +1,195 @@
+"""A run and the files it is in: read in blocks, joined, in order, positions unwrapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+
+from dtmd.errors import DtmdError
+from dtmd.ingest.source import CutShort
+from dtmd.trajectory import Origin, Trajectory, unwrap
+
+BLOCK_BYTES = 1 << 24
+"""Size of the arrays of one block, unless a single frame is larger; some eight times as much is in use at most."""
+
+SAME_TIME = 1e-4
+"""fs; frames of two files that are as close are of one step."""
+
+_GAP = 1.5
+"""In spacings of the frames before it; a longer step from one file to the next is told to the user."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive frames of one file in dtmd's units, not unwrapped yet; T frames, N atoms.
+
+    Attributes:
+        times, cells, positions, velocities, forces, energies: as in `Trajectory`.
+    """
+
+    times: np.ndarray
+    cells: np.ndarray
+    positions: np.ndarray
+    velocities: np.ndarray | None = None
+    forces: np.ndarray | None = None
+    energies: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Those that are there, by name."""
+        found = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: values for name, values in found.items() if values is not None}
+
+    def window(self, start: int, stop: int) -> Piece:
+        """Frames start … stop − 1."""
+        return Piece(**{name: values[start:stop] for name, values in self.arrays().items()})
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a run.
+
+    Attributes:
+        source: its path, for messages.
+        numbers, masses, pbc, fixed, origin: as in `Trajectory`.
+        first: its first frame.
+        pieces: begins to read it anew in pieces of about so many bytes. Raises CutShort where it ends inside a frame.
+        wrapped: positions may be folded back into the box; False where they are continuous.
+        ids: of the atoms, (N,), where the file has them.
+        corner: lower corner of the box in the first frame, Å, (3,).
+        notes: what the reader had to decide.
+    """
+
+    source: str
+    numbers: np.ndarray
+    masses: np.ndarray
+    pbc: np.ndarray
+    first: Piece
+    pieces: Callable[[int], Iterator[Piece]]
+    wrapped: bool = True
+    ids: np.ndarray | None = None
+    corner: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    fixed: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    origin: Origin = field(default_factory=Origin)
+
+
+class MDRun:
+    """A run of molecular dynamics, read in blocks as often as wanted.
+
+    Where files overlap in time, as those of a restart do, the one that begins later counts.
+
+    Attributes:
+        source: the file or files, for messages.
+        first: its first frame.
+        notes: what had to be decided or left out, for the user; complete when the blocks have been read to the end.
+
+    Raises:
+        DtmdError: files of different atoms, boundaries or quantities, or that begin at the same time.
+    """
+
+    def __init__(self, parts: list[Part]) -> None:
+        self._parts = sorted(parts, key=lambda part: part.first.times[0])
+        self._starts = [float(part.first.times[0]) for part in self._parts]
+        for before, part in zip(self._parts, self._parts[1:], strict=False):
+            _check_join(before, part)
+        self.source = " + ".join(part.source for part in self._parts)
+        self.notes: list[str] = []
+        self._note(*(note for part in self._parts for note in part.notes))
+        self.first = self._trajectory(self._parts[0].first)
+
+    def blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[Trajectory]:
+        """All frames in order, in blocks of at most `max_bytes` or one frame.
+
+        Positions are unwrapped over the whole run and relative to the lower corner of the box in its first frame.
+
+        Raises:
+            DtmdError: a damaged file, or times that do not increase.
+        """
+        last: Trajectory | None = None
+        for piece, wrapped in self._joined(max_bytes):
+            if wrapped:
+                piece = _unwrapped(piece, self._parts[0].pbc, last)
+            block = self._trajectory(piece)
+            n_frames = max(1, max_bytes * len(piece) // sum(values.nbytes for values in piece.arrays().values()))
+            for start in range(0, len(block), n_frames):
+                yield block.window(start, start + n_frames)
+            last = block.window(len(block) - 1, len(block))
+
+    def whole(self) -> Trajectory:
+        """All frames at once."""
+        blocks = list(self.blocks())
+        names = [entry.name for entry in fields(Piece) if getattr(blocks[0], entry.name) is not None]
+        joined = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in names}
+        return replace(blocks[0], **joined, notes=tuple(self.notes))
+
+    def _joined(self, max_bytes: int) -> Iterator[tuple[Piece, bool]]:
+        """The pieces of all files, positions relative to the first corner, and whether they may be wrapped."""
+        end = spacing = None
+        for k, part in enumerate(self._parts):
+            stop = self._starts[k + 1] if k + 1 < len(self._parts) else np.inf
+            if end is not None and spacing is not None and self._starts[k] - end > _GAP * spacing:
+                self._note(f"no frames between {end:g} fs ({self._parts[k - 1].source}) and {self._starts[k]:g} fs "
+                           f"({part.source})")
+            for piece in self._in_order(part, max_bytes):
+                n_kept = int(np.searchsorted(piece.times, stop - SAME_TIME))
+                if n_kept:
+                    kept = piece if n_kept == len(piece) else piece.window(0, n_kept)
+                    recent = kept.times[-2:] if end is None else np.append(end, kept.times[-2:])
+                    end, spacing = recent[-1], recent[-1] - recent[-2] if len(recent) > 1 else None
+                    yield replace(kept, positions=kept.positions - self._parts[0].corner), part.wrapped
+                if n_kept < len(piece):
+                    self._note(f"from {stop:g} fs on {self._parts[k + 1].source} is taken, not {part.source}")
+                    break
+
+    def _in_order(self, part: Part, max_bytes: int) -> Iterator[Piece]:
+        """The pieces of one file; a last frame that is cut short is left out."""
+        n_frames, end = 0, -np.inf
+        try:
+            for piece in part.pieces(max_bytes):
+                times = np.append(end, piece.times)
+                later = np.flatnonzero(~(np.diff(times) > 0))
+                if len(later):
+                    k = int(later[0])
+                    raise DtmdError(f"{part.source}: frame {n_frames + k} is at {times[k + 1]:g} fs, not after frame "
+                                    f"{n_frames + k - 1} at {times[k]:g} fs; put the frames in order")
+                yield piece
+                n_frames, end = n_frames + len(piece), piece.times[-1]
+        except CutShort:
+            where = f"{part.source}: " if len(self._parts) > 1 else ""
+            self._note(f"{where}frame {n_frames} is cut short and was left out; {n_frames} frames used")
+
+    def _note(self, *notes: str) -> None:
+        self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
+
+    def _trajectory(self, piece: Piece) -> Trajectory:
+        part = self._parts[0]
+        return Trajectory(numbers=part.numbers, masses=part.masses, pbc=part.pbc, fixed=part.fixed, source=self.source,
+                          notes=tuple(self.notes), origin=part.origin, **piece.arrays())
+
+
+def _unwrapped(piece: Piece, pbc: np.ndarray, last: Trajectory | None) -> Piece:
+    """With positions that go on from the frame before."""
+    if last is None:
+        return replace(piece, positions=unwrap(piece.positions, piece.cells, pbc))
+    positions, cells = (np.concatenate([getattr(last, name), getattr(piece, name)]) for name in ("positions", "cells"))
+    return replace(piece, positions=unwrap(positions, cells, pbc)[1:])
+
+
+def _check_join(before: Part, part: Part) -> None:
+    """Whether two files may be of one run."""
+    both = f"{before.source} and {part.source}"
+    if not (np.array_equal(before.numbers, part.numbers) and np.allclose(before.masses, part.masses)
+            and (before.ids is None) == (part.ids is None) and np.array_equal(before.ids, part.ids)):
+        raise DtmdError(f"{both} have not the same atoms; give files of one run together, others one by one")
+    if not np.array_equal(before.pbc, part.pbc):
+        raise DtmdError(f"{both} are periodic in different directions; give files of one run together")
+    if before.first.arrays().keys() != part.first.arrays().keys() or before.wrapped != part.wrapped:
+        raise DtmdError(f"{both} do not hold the same quantities; write all files of a run with one dump command")
+    if part.first.times[0] - before.first.times[0] < SAME_TIME:
+        raise DtmdError(f"{both} both begin at {part.first.times[0]:g} fs; give the files of one run in which time "
+                        "goes on, each once")
