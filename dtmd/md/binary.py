@@ -127,16 +127,16 @@ class _Amber:
                             "LAMMPS write them")
         self.n_frames, self.n_atoms = variables[self.positions].shape[:2]
         time = _text(variables["time"], "units")
-        self.lammps = UNITS.get({"picosecond": "metal", "femtosecond": "real"}.get(time))
-        if self.lammps is None:
+        self.unit = UNITS.get({"picosecond": "metal", "femtosecond": "real"}.get(time))
+        if self.unit is None:
             raise DtmdError(f"{path}: times in {time or 'a unit that is not named'!r}; picosecond or femtosecond is "
                             "needed")
         kcal = UNITS["real"].energy
-        self.factors = {"time": self.lammps.time, self.positions: 1.0} | {
+        self.factors = {"time": self.unit.time, self.positions: 1.0} | {
             name: self._factor(variables[name], name, known, default) for name, known, default in (
                 ("velocities", {"angstrom/picosecond": 1.0 / units.FS_PER_PS, "angstrom/femtosecond": 1.0},
-                 self.lammps.velocity),
-                ("forces", {"kilocalorie/mole/angstrom": kcal, "electronvolt/angstrom": 1.0}, self.lammps.energy),
+                 self.unit.velocity),
+                ("forces", {"kilocalorie/mole/angstrom": kcal, "electronvolt/angstrom": 1.0}, self.unit.energy),
             ) if name in variables}
 
     def _factor(self, variable: object, name: str, known: dict[str, float], default: float) -> float:

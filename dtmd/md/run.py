@@ -100,7 +100,7 @@ class MDRun:
         self.source = " + ".join(part.source for part in self._parts)
         self.notes: list[str] = []
         self._note(*(note for part in self._parts for note in part.notes))
-        self.first = self._trajectory(self._parts[0].first)
+        self.first = self._trajectory(self._from_corner(self._parts[0].first))
 
     def blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[Trajectory]:
         """All frames in order, in blocks of at most `max_bytes` or one frame.
@@ -113,7 +113,7 @@ class MDRun:
         last: Trajectory | None = None
         for piece, wrapped in self._joined(max_bytes):
             if wrapped:
-                piece = _unwrapped(piece, self._parts[0].pbc, last)
+                piece = self._unwrapped(piece, last)
             block = self._trajectory(piece)
             n_frames = max(1, max_bytes * len(piece) // sum(values.nbytes for values in piece.arrays().values()))
             for start in range(0, len(block), n_frames):
@@ -141,7 +141,7 @@ class MDRun:
                     kept = piece if n_kept == len(piece) else piece.window(0, n_kept)
                     recent = kept.times[-2:] if end is None else np.append(end, kept.times[-2:])
                     end, spacing = recent[-1], recent[-1] - recent[-2] if len(recent) > 1 else None
-                    yield replace(kept, positions=kept.positions - self._parts[0].corner), part.wrapped
+                    yield self._from_corner(kept), part.wrapped
                 if n_kept < len(piece):
                     self._note(f"from {stop:g} fs on {self._parts[k + 1].source} is taken, not {part.source}")
                     break
@@ -163,6 +163,21 @@ class MDRun:
             where = f"{part.source}: " if len(self._parts) > 1 else ""
             self._note(f"{where}frame {n_frames} is cut short and was left out; {n_frames} frames used")
 
+    def _unwrapped(self, piece: Piece, last: Trajectory | None) -> Piece:
+        """With positions that go on from the frame before."""
+        positions, cells = piece.positions, piece.cells
+        if last is not None:
+            positions, cells = np.concatenate([last.positions, positions]), np.concatenate([last.cells, cells])
+        try:
+            continuous = unwrap(positions, cells, self._parts[0].pbc)
+        except np.linalg.LinAlgError as error:
+            raise DtmdError(f"{self.source}: a cell without volume between {piece.times[0]:g} and "
+                            f"{piece.times[-1]:g} fs; periodic directions need independent cell vectors") from error
+        return replace(piece, positions=continuous[len(continuous) - len(piece):])
+
+    def _from_corner(self, piece: Piece) -> Piece:
+        return replace(piece, positions=piece.positions - self._parts[0].corner)
+
     def _note(self, *notes: str) -> None:
         self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
 
@@ -170,14 +185,6 @@ class MDRun:
         part = self._parts[0]
         return Trajectory(numbers=part.numbers, masses=part.masses, pbc=part.pbc, fixed=part.fixed, source=self.source,
                           notes=tuple(self.notes), origin=part.origin, **piece.arrays())
-
-
-def _unwrapped(piece: Piece, pbc: np.ndarray, last: Trajectory | None) -> Piece:
-    """With positions that go on from the frame before."""
-    if last is None:
-        return replace(piece, positions=unwrap(piece.positions, piece.cells, pbc))
-    positions, cells = (np.concatenate([getattr(last, name), getattr(piece, name)]) for name in ("positions", "cells"))
-    return replace(piece, positions=unwrap(positions, cells, pbc)[1:])
 
 
 def _check_join(before: Part, part: Part) -> None:

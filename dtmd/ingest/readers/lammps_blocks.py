@@ -26,7 +26,7 @@ from dtmd.ingest.source import DAMAGED, CutShort, Source
 BLOCK_BYTES = 1 << 24
 """Numbers of one block, unless a single frame has more."""
 
-_FIRST_PIECE = 1 << 16
+_FIRST_PIECE = 1 << 12
 _HEADER = re.compile(
     rb"(?:ITEM: UNITS\n(?P<units>\S+)\n)?(?:ITEM: TIME\n(?P<time>\S+)\n)?ITEM: TIMESTEP\n(?P<step>\d+)\n"
     rb"ITEM: NUMBER OF ATOMS\n(?P<atoms>\d+)\nITEM: (?P<box>BOX BOUNDS [^\n]*)\n"
