@@ -38,14 +38,13 @@ def tilted_box(k: int) -> str:
     return f"BOX BOUNDS xy xz yz pp pp ff\n{-0.25 - k / 500} 11 0.5\n0 {9 + k / 100} {-0.25 - k / 500}\n0 7.5 0.125"
 
 
-def dump(layout: str, n_frames: int = 60, n_atoms: int = 7, seed: int = 0, first: int = 0, times: bool = True) -> str:
+def dump(layout: str, n_frames: int = 60, n_atoms: int = 7) -> str:
     """A dump with a cell that changes, atoms in another order in each frame where the layout says so."""
     columns, number, separator, shuffled = LAYOUTS[layout]
-    rng, text = np.random.default_rng(seed), ["ITEM: UNITS\nmetal\n"]
+    rng, text = np.random.default_rng(0), ["ITEM: UNITS\nmetal\n"]
     for k in range(n_frames):
-        if times:
-            text.append(f"ITEM: TIME\n{(first + k) * 0.0005:.16g}\n")
-        text.append(f"ITEM: TIMESTEP\n{first + k}\nITEM: NUMBER OF ATOMS\n{n_atoms}\nITEM: {tilted_box(k)}\nITEM: ATOMS "
+        text.append(f"ITEM: TIME\n{k * 0.0005:.16g}\n")
+        text.append(f"ITEM: TIMESTEP\n{k}\nITEM: NUMBER OF ATOMS\n{n_atoms}\nITEM: {tilted_box(k)}\nITEM: ATOMS "
                     f"{columns}\n")
         for atom in rng.permutation(n_atoms) if shuffled else range(n_atoms):
             fields = {"id": number % (3 * atom + 1), "type": "1", "element": ELEMENTS[atom % 4], "mol": "water",
@@ -68,11 +67,10 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def plain(step, x, time=None, elements=("H", "Pd"), ids=(1, 2)) -> str:
+def plain(step: int, x: float) -> str:
     """A frame of two atoms, the first of them at `x`."""
-    head = "" if time is None else f"ITEM: TIME\n{time}\n"
-    return (f"{head}ITEM: TIMESTEP\n{step}\nITEM: NUMBER OF ATOMS\n2\nITEM: {BOX}\nITEM: ATOMS id element x y z\n"
-            f"{ids[0]} {elements[0]} {x} 5 5\n{ids[1]} {elements[1]} 1 1 1\n")
+    return (f"ITEM: TIMESTEP\n{step}\nITEM: NUMBER OF ATOMS\n2\nITEM: {BOX}\nITEM: ATOMS id element x y z\n"
+            f"1 H {x} 5 5\n2 Pd 1 1 1\n")
 
 
 def restarted(folder: Path, **steps: range) -> list[Path]:

@@ -5,8 +5,9 @@
 The files hold made-up positions, velocities, forces and energies of 64 or 2,000 atoms, in a fixed cell and in one
 that changes, sorted by id or not. Both readers go through all frames, in turns; the medians of wall and processor
 time are compared (processor time is the one to go by on a busy machine). dtmd reads and checks all columns in
-double precision, MDAnalysis reads positions, velocities and forces in single precision. Memory is what a process of its own has taken at most, beyond what it takes after loading the modules,
-for a file and one of a quarter of its length. Needs MDAnalysis (`pip install MDAnalysis`). Linux only.
+double precision, MDAnalysis reads positions, velocities and forces in single precision. Memory is what a process of
+its own has taken at most, beyond what it takes after loading the modules, for a file and one of a quarter of its
+length. Needs MDAnalysis (`pip install MDAnalysis`). Linux only.
 """
 
 from __future__ import annotations
