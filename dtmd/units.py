@@ -22,6 +22,10 @@ ASE_TIME = KINETIC**0.5
 
 HARTREE = 27.211386245988  # eV
 
+PLANCK = 4.135667696  # eV·fs
+
+SPEED_OF_LIGHT = 2.99792458e-5  # cm/fs, so that 1/(c · period) is in cm⁻¹
+
 RYDBERG = 0.5 * HARTREE  # eV
 
 BOHR = 0.529177210903  # Å
