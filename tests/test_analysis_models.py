@@ -92,10 +92,9 @@ def test_names_labels_and_folders(here):
     assert models[0].file.name == "model.pt" and models[3].file is None and models[3].slug == "mine_spring"
     assert isinstance(models[3].calculator, Springs)
     assert models[0].calculator is not models[1].calculator
-    assert [m.label for m in named_calculators(["a/model.pt", "x/../a/model.lammps.pt"])] == ["a", "model.lammps"]
-    single, double = named_calculators(["a"])[0], named_calculators(["a"], torch.float32)[0]
-    atoms = skewed()
-    assert single.calculator.get_potential_energy(atoms) != double.calculator.get_potential_energy(atoms)
+    assert [m.label for m in named_calculators(["a/model.pt", str(exported)])] == ["a", "model.lammps"]
+    as_trained, rounded = named_calculators(["a"])[0].calculator, named_calculators(["a"], torch.float32)[0].calculator
+    assert as_trained.get_potential_energy(skewed()) != rounded.get_potential_energy(skewed())
     with pytest.raises(DtmdError, match="given twice"):
         named_calculators(["a", "a"])
     with pytest.raises(DtmdError, match="x: is given twice"):

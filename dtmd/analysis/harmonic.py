@@ -107,13 +107,13 @@ def harmonic_modes(
     if relaxation is not None:
         watch(f"{model.label}: relaxing")
         atoms, n_steps = relaxed(model, atoms, held, relaxation)
+    rigid, internal = _split(rigid_motions(atoms, held))
+    if not internal.shape[1]:
+        raise DtmdError("--structure: a single atom that nothing holds has no vibrations")
     (energy,), (forces,) = model.evaluate_many(atoms, atoms.positions[None])
     hessian = _hessian(model, atoms, np.flatnonzero(free), delta, watch)
     root = np.sqrt(np.repeat(atoms.get_masses(), 3)[free.ravel()])
     dynamical = 0.5 * (hessian + hessian.T) / np.outer(root, root)
-    rigid, internal = _split(rigid_motions(atoms, held))
-    if not internal.shape[1]:
-        raise DtmdError("--structure: a single atom that nothing holds has no vibrations")
     eigenvalues, vectors = np.linalg.eigh(internal.T @ dynamical @ internal)
     spread = np.zeros((len(eigenvalues), 3 * len(atoms)))
     spread[:, free.ravel()] = (internal @ vectors).T

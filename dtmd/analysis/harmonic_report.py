@@ -190,7 +190,7 @@ def _write_modes(modes: Modes, folder: Path) -> None:
         for phase in phases:
             image = modes.atoms.copy()
             image.positions += SWING * phase * direction
-            image.set_array("mode", direction)
+            image.set_array("displacement", direction)
             image.info = {"mode": k + 1, "wavenumber_cm-1": float(value)}
             images.append(image)
         write_structures(folder / f"mode_{k + 1:03d}.extxyz", images)

@@ -96,7 +96,7 @@ def _content(result: Scan) -> dict[str, Any]:
 
 def _where(near: TooNear, values: np.ndarray) -> str:
     there = values[near.points]
-    return f"at {len(there)} points between {there.min():g} and {there.max():g} Å"
+    return f"at {len(there)} of {len(values)} points, {there.min():g} to {there.max():g} Å"
 
 
 def _unseen(result: Scan) -> np.ndarray:
