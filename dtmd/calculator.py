@@ -38,7 +38,8 @@ class DtmdCalculator(Calculator):
 
     Attributes:
         path: the file.
-        metadata: what the file says of the model.
+        closest_pairs: Å, the smallest distance of each pair of elements in the training data, such as {"H-Pd": 1.6},
+            the cutoff for pairs that are never within it; None where the file does not say.
 
     Raises:
         DtmdError: not a model; when it calculates, an element that the model does not know.
@@ -55,7 +56,9 @@ class DtmdCalculator(Calculator):
         else:
             self._source, self._device = _trained(self.path, device, precision), device
         self._skin = skin
-        self.metadata = self._source.metadata
+        known = self._source.metadata.get("closest_pairs")
+        self.closest_pairs = None if known is None else artefact.every_closest_pair(
+            known, self._source.elements, self._source.cutoff)
         per_atom = ["energies"] if self._source.per_atom_energy else []
         self.implemented_properties = ["energy", "free_energy", "forces", "stress", *per_atom]
 

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,14 @@ class NamedCalculator:
     Attributes:
         named: what the user wrote, without the label.
         file: of the model; None for other calculators.
-        metadata: what the file says of the model; empty for other calculators.
+        closest_pairs: as of `DtmdCalculator`; None for other calculators.
     """
 
     label: str
     named: str
     calculator: GetPropertiesMixin
     file: Path | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    closest_pairs: Mapping[str, float] | None = None
 
     @property
     def slug(self) -> str:
@@ -139,7 +139,7 @@ def _calculator(label: str, named: str, precision: torch.dtype | None) -> NamedC
     if _is_factory(named):
         return NamedCalculator(label, named, _made_by_factory(named))
     calculator = DtmdCalculator(named, precision=precision)
-    return NamedCalculator(label, named, calculator, calculator.path, calculator.metadata)
+    return NamedCalculator(label, named, calculator, calculator.path, calculator.closest_pairs)
 
 
 def _made_by_factory(named: str) -> GetPropertiesMixin:

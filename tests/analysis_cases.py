@@ -65,16 +65,8 @@ def dimer() -> Calculator:
     return Springs(30.0, {(0, 1): 0.74})
 
 
-def not_a_calculator() -> float:
-    return 1.0
-
-
-def broken() -> Calculator:
-    raise ValueError("no licence")
-
-
-def called(label: str, calculator: Calculator, **metadata) -> NamedCalculator:
-    return NamedCalculator(label, label, calculator, None, metadata)
+def called(label: str, calculator: Calculator, closest_pairs: dict[str, float] | None = None) -> NamedCalculator:
+    return NamedCalculator(label, label, calculator, None, closest_pairs)
 
 
 def springs_of(atoms: Atoms, stiffness: float = 10.0, cutoff: float = np.inf) -> Springs:

@@ -9,7 +9,7 @@ from analysis_cases import Springs, called
 from ase import Atoms
 from small import example
 from test_calculator import skewed, write_model
-from toys import crystal, reference, write_toy
+from toys import CUTOFF, crystal, reference, write_toy
 
 from dtmd.calculator import DtmdCalculator
 from dtmd.errors import DtmdError
@@ -50,7 +50,9 @@ def test_an_exported_potential_is_a_calculator(tmp_path):
     np.testing.assert_allclose(atoms.get_forces(), expected["forces"], atol=1e-10)
     np.testing.assert_allclose(atoms.get_potential_energies(), expected["energies"], atol=1e-10)
     np.testing.assert_allclose(atoms.get_stress(voigt=False), -expected["virial"] / atoms.get_volume(), atol=1e-10)
-    assert atoms.calc.metadata["closest_pairs"] == {"H-Pd": 1.5}
+    unseen = dict.fromkeys(("H-H", "H-C", "C-C", "C-Pd", "Pd-Pd"), CUTOFF)
+    assert atoms.calc.closest_pairs == {"H-Pd": 1.5} | unseen
+    assert DtmdCalculator(write_toy(tmp_path / "other.pt")).closest_pairs is None
     with pytest.raises(DtmdError, match="does not know Au, only H, C, Pd"):
         atoms.calc.get_potential_energy(Atoms("Au"))
 

@@ -149,7 +149,9 @@ def test_pairs_nearer_than_in_the_training_data_are_told():
     notes = scan_notes([result], path)
     assert "warning: net: C-H as near as 1.000 Å, in its training data never nearer than 1.500 Å" in notes[1]
     assert notes[1].endswith("at 1 of 4 points, 3 to 3 Å")
-    assert not too_near(atoms, path.positions(atoms), {})
+    unknown = scanned(atoms, path)
+    assert unknown.too_near is None and not unknown.unseen.any()
+    assert "not known, and not looked at, of: lj" in scan_notes([unknown], path)[1]
     same = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.7]])
     assert not too_near(same, same.positions[None], {"H-H": 0.7})
 
@@ -200,7 +202,7 @@ def run(monkeypatch, tmp_path, capsys):
 
 
 def test_the_command(run, tmp_path):
-    write_toy(tmp_path / "toy.pt", closest={"H-C": 1.2, "H-Pd": 1.6})
+    write_toy(tmp_path / "toy.pt", closest={"H-C": 1.2, "H-Pd": 1.6, "H-H": 0.7, "C-Pd": 2.0})
     atoms = Atoms("HHCPd", positions=[[0, 0, 2.0], [0.8, 0, 2.0], [0, 0, 0], [2.5, 0, 0]])
     ase.io.write(tmp_path / "start.xyz", atoms)
     code, shown, errors = run("toy.pt", "lj=test_analysis_scan:argon", "--structure", "start.xyz", "--move", "H",
@@ -216,7 +218,7 @@ def test_the_command(run, tmp_path):
     energy = model.calculator.get_potential_energy(images[2]) - model.calculator.get_potential_energy(images[-1])
     assert np.isclose(energy, toy["energies"][2], atol=1e-6)
     rows = list(csv.DictReader((tmp_path / "out" / "scan.csv").open()))
-    assert len(rows) == 20 and rows[0]["too_near"] == "1" and rows[9]["too_near"] == "0"
+    assert len(rows) == 20 and rows[0]["too_near"] == "1" and rows[9]["too_near"] == "0" and rows[10]["too_near"] == ""
     assert (tmp_path / "out" / "scan.png").exists() and (tmp_path / "out" / "scan.svg").exists()
 
 

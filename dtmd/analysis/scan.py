@@ -75,7 +75,7 @@ class Scan:
         forces: along the path, eV/Å, (K,).
         positions: Å, (K, N, 3).
         gaps: Å, from the group to the nearest other atom, (K,).
-        too_near: pairs that the model has not seen so near.
+        too_near: pairs that the model has not seen so near; None where its training data are not known.
     """
 
     label: str
@@ -84,7 +84,13 @@ class Scan:
     forces: np.ndarray
     positions: np.ndarray
     gaps: np.ndarray
-    too_near: Sequence[TooNear]
+    too_near: Sequence[TooNear] | None
+
+    @property
+    def unseen(self) -> np.ndarray:
+        """Points at which some pair is nearer than in the training data, (K,), bool."""
+        points = [near.points for near in self.too_near or []]
+        return np.any(points, axis=0) if points else np.zeros(len(self.energies), dtype=bool)
 
     @property
     def far(self) -> int:
@@ -167,7 +173,7 @@ def scan(
     gaps = _gaps(atoms, positions, path.group)
     far_energy = energies[far_end(gaps)]
     along = forces[:, path.group].sum(axis=1) @ path.direction
-    near = too_near(atoms, positions, model.metadata.get("closest_pairs", {}))
+    near = None if model.closest_pairs is None else too_near(atoms, positions, model.closest_pairs)
     return Scan(model.label, energies - far_energy, float(far_energy), along, positions, gaps, near)
 
 
@@ -177,12 +183,12 @@ def far_end(gaps: np.ndarray) -> int:
 
 
 def too_near(atoms: Atoms, positions: np.ndarray, known: Mapping[str, float]) -> list[TooNear]:
-    """Pairs nearer than `known`, the smallest distances in the training data by pairs of elements such as "H-Pd"."""
+    """Pairs nearer than `known`, the smallest distances in the training data in Å, by elements such as "H-Pd"."""
     symbols = np.array(atoms.get_chemical_symbols())
     order = {name: "-".join(reversed(name.split("-"))) for name in known}
     nearest = {name: np.full(len(positions), np.inf) for name in known}
     places = atoms.copy()
-    for k, structure in enumerate(positions if known else []):
+    for k, structure in enumerate(positions):
         places.positions = structure
         i, j, distances = neighbor_list("ijd", places, max(known.values()))
         pairs = np.char.add(np.char.add(symbols[i], "-"), symbols[j])

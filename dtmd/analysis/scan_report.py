@@ -47,7 +47,10 @@ def scan_notes(results: Sequence[Scan], path: scans.Path) -> list[str]:
     lines = [f"{path.name}, {len(path.values)} points from {path.values[0]:g} to {path.values[-1]:g} Å. {DEFINITION}"]
     for result in results:
         lines += [f"warning: {result.label}: {near.pair} as near as {near.nearest:.3f} Å, in its training data never "
-                  f"nearer than {near.known:.3f} Å: {_where(near, path.values)}" for near in result.too_near]
+                  f"nearer than {near.known:.3f} Å: {_where(near, path.values)}" for near in result.too_near or []]
+    unknown = [result.label for result in results if result.too_near is None]
+    if unknown:
+        lines.append(f"distances in the training data are not known, and not looked at, of: {', '.join(unknown)}")
     return lines
 
 
@@ -73,8 +76,8 @@ def write_scan(
         "notes": scan_notes(results, path),
     })
     write_csv(paths[1], ["model", "value_A", "energy_eV", "force_eV_per_A", "gap_A", "too_near"], [
-        [result.label, *map(float, numbers), int(unseen)] for result in results
-        for *numbers, unseen in zip(path.values, result.energies, result.forces, result.gaps, _unseen(result),
+        [result.label, *map(float, numbers), "" if result.too_near is None else int(unseen)] for result in results
+        for *numbers, unseen in zip(path.values, result.energies, result.forces, result.gaps, result.unseen,
                                     strict=True)
     ])
     with mpl.rc_context(PRINT_STYLE):
@@ -89,19 +92,16 @@ def _content(result: Scan) -> dict[str, Any]:
     return {
         "energies": result.energies.tolist(), "far_energy": result.far_energy, "forces": result.forces.tolist(),
         "gaps": result.gaps.tolist(),
-        "too_near": [{"pair": near.pair, "nearest": near.nearest, "known": near.known,
-                      "points": np.flatnonzero(near.points).tolist()} for near in result.too_near],
+        "too_near": None if result.too_near is None else [
+            {"pair": near.pair, "nearest": near.nearest, "known": near.known,
+             "points": np.flatnonzero(near.points).tolist()} for near in result.too_near
+        ],
     }
 
 
 def _where(near: TooNear, values: np.ndarray) -> str:
     there = values[near.points]
     return f"at {len(there)} of {len(values)} points, {there.min():g} to {there.max():g} Å"
-
-
-def _unseen(result: Scan) -> np.ndarray:
-    """Points at which some pair is nearer than in the training data, (K,)."""
-    return np.any([np.zeros(len(result.energies), dtype=bool), *(near.points for near in result.too_near)], axis=0)
 
 
 def _images(result: Scan, path: scans.Path, atoms: Atoms) -> list[Atoms]:
@@ -123,14 +123,14 @@ def _figure(results: Sequence[Scan], path: scans.Path) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1.6, 1.0))
     for k, result in enumerate(results):
         colour = CYCLE[k % len(CYCLE)]
-        _draw(upper, path.values, result.energies, _unseen(result), colour, result.label)
-        _draw(lower, path.values, result.forces, _unseen(result), colour, result.label)
+        _draw(upper, path.values, result.energies, result.unseen, colour, result.label)
+        _draw(lower, path.values, result.forces, result.unseen, colour, result.label)
     for axes in (upper, lower):
         axes.axhline(0.0, color="#000000", linewidth=0.5)
     upper.set_ylabel("ΔE (eV)")
     lower.set_ylabel("force along the path (eV/Å)")
     lower.set_xlabel(f"{path.name} (Å)" + (
-        "; hollow: nearer than in the training data" if any(_unseen(result).any() for result in results) else ""))
+        "; hollow: nearer than in the training data" if any(result.unseen.any() for result in results) else ""))
     legend_above(upper, 4)
     return figure
 
