@@ -60,7 +60,7 @@ class Modes:
     @property
     def zero_point_energy(self) -> float:
         """½ Σ hcν over the real modes, eV."""
-        return 0.5 * units.PLANCK * units.SPEED_OF_LIGHT * float(self.wavenumbers[self.wavenumbers > 0.0].sum())
+        return 0.5 * units.PLANCK / units.WAVENUMBER * float(self.wavenumbers[self.wavenumbers > 0.0].sum())
 
     @property
     def displacements(self) -> np.ndarray:
@@ -185,7 +185,7 @@ def _split(rigid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _wavenumbers(eigenvalues: np.ndarray) -> np.ndarray:
     """cm⁻¹ from ω² in eV/(Å²u)."""
     omega = np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues) * units.ACCELERATION)
-    return omega / (2.0 * np.pi * units.SPEED_OF_LIGHT)
+    return omega / (2.0 * np.pi) * units.WAVENUMBER
 
 
 def _aligned(reference: Atoms, other: Atoms, held: np.ndarray) -> tuple[np.ndarray, float]:
