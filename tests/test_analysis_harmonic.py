@@ -46,13 +46,13 @@ def as_they_are(atoms, calculator, held=None, **settings):
 
 
 def test_a_dimer_on_a_spring_has_its_analytic_frequency():
-    modes = harmonic_modes(called("spring", Springs(30.0, {(0, 1): 0.74})), H2, free(H2),
-                           relaxation=RelaxationSettings(fmax=1e-6))
+    modes = harmonic_modes(called("spring", Springs(30.0, {(0, 1): 0.74})), H2, free(H2), delta=1e-4,
+                           relaxation=RelaxationSettings(fmax=1e-7))
     expected = wavenumber(30.0, H2.get_masses()[0] / 2)
     np.testing.assert_allclose(modes.wavenumbers, [expected], rtol=1e-6)
     assert np.isclose(modes.zero_point_energy, 0.5 * expected * units.invcm, rtol=1e-6)
     assert np.isclose(modes.atoms.get_distance(0, 1), 0.74, atol=1e-6)
-    assert len(modes.rigid) == 5 and np.abs(modes.rigid).max() < 5.0
+    assert len(modes.rigid) == 5 and np.abs(modes.rigid).max() < 2.0
     np.testing.assert_allclose(modes.displacements[0, 0], -modes.displacements[0, 1], atol=1e-9)
 
 
@@ -112,8 +112,8 @@ def test_rigid_motions_by_periodicity_and_held_components(atoms, held, n_rigid):
 @pytest.mark.parametrize("held", [[], [0], [0, 1], [(slice(None), 0)]])
 def test_rigid_motions_cost_no_energy_and_the_rest_of_the_spectrum_is_untouched(held):
     water = molecule("H2O")
-    modes = as_they_are(water, springs_of(water), holding(water, *held), delta=1e-3)
-    assert np.abs(modes.rigid).max(initial=0.0) < 3.0
+    modes = as_they_are(water, springs_of(water), holding(water, *held), delta=1e-4)
+    assert np.abs(modes.rigid).max(initial=0.0) < 2.0
     assert len(modes.rigid) + len(modes.wavenumbers) == int((~holding(water, *held)).sum())
     assert modes.wavenumbers.min() > 100.0
 

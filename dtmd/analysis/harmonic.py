@@ -107,7 +107,8 @@ def harmonic_modes(
     if relaxation is not None:
         watch(f"{model.label}: relaxing")
         atoms, n_steps = relaxed(model, atoms, held, relaxation)
-    rigid, internal = _split(rigid_motions(atoms, held))
+    rigid = rigid_motions(atoms, held)
+    internal = np.linalg.qr(rigid, mode="complete")[0][:, rigid.shape[1] :]  # all that is orthogonal to them
     if not internal.shape[1]:
         raise DtmdError("--structure: a single atom that nothing holds has no vibrations")
     (energy,), (forces,) = model.evaluate_many(atoms, atoms.positions[None])
@@ -174,12 +175,6 @@ def _hessian(
         before, after = forces.reshape(2, len(some), -1)[:, :, free]
         rows.append((before - after) / (2.0 * delta))
     return np.concatenate(rows)
-
-
-def _split(rigid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rigid motions, and a basis of all that is orthogonal to them."""
-    complete = np.linalg.qr(rigid, mode="complete")[0]
-    return rigid, complete[:, rigid.shape[1] :]
 
 
 def _wavenumbers(eigenvalues: np.ndarray) -> np.ndarray:

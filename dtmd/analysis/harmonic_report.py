@@ -27,7 +27,7 @@ FRAMES = 20
 DEFINITION = (
     "wavenumbers in cm⁻¹, imaginary ones marked i (negative in the files); modes are paired by their overlap (e·e')², "
     f"summed over modes within {DEGENERATE:g} cm⁻¹; Δ: less the reference. ZPE: ½ Σ hcν over the real modes. rigid: "
-    "the largest wavenumber of the translations and turns that were projected out, zero for exact forces"
+    "the largest wavenumber of the translations and turns that were projected out, zero but for finite displacements"
 )
 
 
