@@ -15,6 +15,7 @@ from dtmd.checkpoint import ModelFile, ProbeFrames, save_model
 from dtmd.named_calculators import NamedCalculator
 from dtmd.neighbors import Edges
 from dtmd.potential import predict
+from dtmd.structures import Structures
 
 MORSE = {"depth": 4.75, "width": 1.94, "length": 0.74}
 """H2 about as it is: eV, 1/Å, Å."""
@@ -99,7 +100,7 @@ def train_on_h2(path: Path, n_steps: int = 400, **metadata) -> Path:
     step = 1e-4
     slopes = torch.tensor((morse(lengths + step) - morse(lengths - step)) / (2 * step))
     structures = [structures_of([0, 0], np.eye(3), (False, False, False)) for _ in lengths]
-    batch = type(structures[0])(
+    batch = Structures(
         torch.cat([s.species for s in structures]), torch.cat([s.masses for s in structures]),
         torch.arange(len(lengths)).repeat_interleave(2), torch.cat([s.cells for s in structures]),
         torch.cat([s.pbc for s in structures]),

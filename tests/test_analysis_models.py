@@ -1,6 +1,7 @@
 """What users name as a model becomes an ASE calculator, whatever kind of file or function it is."""
 
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from toys import CUTOFF, crystal, reference, write_toy
 from dtmd.calculator import DtmdCalculator
 from dtmd.errors import DtmdError
 from dtmd.export import export_aotinductor, export_torchscript
-from dtmd.export_mliap import export_mliap
 from dtmd.named_calculators import named_calculators
 
 MODULE = """
@@ -122,9 +122,11 @@ def test_names_that_lead_nowhere(here, name, message):
 
 
 def test_a_file_for_ml_iap_is_refused(tmp_path):
-    write_model(tmp_path)
+    path = tmp_path / "model.mliap.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/extra/dtmd/format", "mliap 1")
     with pytest.raises(DtmdError, match="is for pair_style mliap of LAMMPS and runs there alone"):
-        DtmdCalculator(export_mliap(tmp_path).path)
+        DtmdCalculator(path)
 
 
 def test_failures_of_a_calculator_name_it():
