@@ -225,6 +225,12 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     }
 
 
+def every_closest_pair(known: Mapping[str, float], elements: list[str], cutoff: float) -> dict[str, float]:
+    """`closest_pairs` of the metadata with the cutoff (Å) for pairs not in it, the upper triangle row by row."""
+    names = map("-".join, combinations_with_replacement(elements, 2))
+    return {name: float(known.get(name, cutoff)) for name in names}
+
+
 def _raise_if_damaged(path: str | Path, command: str) -> None:
     """Compare the checksums, which torch does not."""
     with zipfile.ZipFile(path) as archive:
@@ -253,6 +259,5 @@ def _extra_files(metadata: dict[str, Any]) -> dict[str, str]:
 
 
 def _closest(metadata: dict[str, Any]) -> str:
-    closest, cutoff = metadata["closest_pairs"], float(metadata["cutoff"])
-    pairs = combinations_with_replacement(metadata["elements"], 2)
-    return " ".join(repr(float(closest.get("-".join(pair), cutoff))) for pair in pairs)
+    closest = every_closest_pair(metadata["closest_pairs"], metadata["elements"], float(metadata["cutoff"]))
+    return " ".join(map(repr, closest.values()))

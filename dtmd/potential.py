@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,11 +67,24 @@ class Potential(nn.Module):
         Raises:
             DtmdError: an element the potential was not made for.
         """
-        unknown = sorted(set(symbols) - set(self.elements))
-        if unknown:
-            raise DtmdError(f"{source}: the potential does not know {', '.join(unknown)}, "
-                            f"only {', '.join(self.elements)}; train it with data that hold all elements")
-        return torch.tensor([self.elements.index(symbol) for symbol in symbols])
+        return species_indices(self.elements, symbols, source)
+
+
+def species_indices(elements: list[str], symbols: list[str], source: str) -> Tensor:
+    """Of atoms given by symbol among the elements of a potential, int64 (n_atoms,).
+
+    Raises:
+        DtmdError: an element the potential was not made for.
+    """
+    unknown = sorted(set(symbols) - set(elements))
+    if unknown:
+        raise DtmdError(f"{source}: the potential does not know {', '.join(unknown)}, "
+                        f"only {', '.join(elements)}; train it with data that hold all elements")
+    return torch.tensor([elements.index(symbol) for symbol in symbols])
+
+
+Evaluate = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
+"""(species, edge_index, edge_vec) → energies of the atoms, gradient of their sum by edge_vec."""
 
 
 @dataclass(frozen=True)
@@ -123,16 +137,34 @@ def predict_with_virial(
 
     The trace of the virial over 3V is the static pressure.
     """
+    def energies(species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> Tensor:
+        return _atom_energies(potential, structures, edge_index, edge_vec)
+
+    return predict_by_edges(functools.partial(with_gradient, energies), structures, positions, edges)
+
+
+def predict_by_edges(
+    evaluate: Evaluate, structures: Structures, positions: Tensor, edges: tuple[Tensor, Tensor]
+) -> Prediction:
+    """As `predict_with_virial`, of what gives energies and their gradient, such as an exported potential."""
     edge_index, shift = edges
     positions = positions.detach()
-    edge_vec = (positions[edge_index[0]] - positions[edge_index[1]] + shift).requires_grad_()
-    atom_energies = _atom_energies(potential, structures, edge_index, edge_vec)
-    (gradient,) = torch.autograd.grad(atom_energies.sum(), edge_vec)
-    atom_energies = atom_energies.detach()
+    edge_vec = positions[edge_index[0]] - positions[edge_index[1]] + shift
+    atom_energies, gradient = evaluate(structures.species, edge_index, edge_vec)
     forces, virials = gather_edge_gradient(
-        edge_index, edge_vec.detach(), gradient, structures.graph_index, structures.n_graphs
+        edge_index, edge_vec, gradient, structures.graph_index, structures.n_graphs
     )
     return Prediction(_summed(atom_energies, structures), forces, virials, atom_energies)
+
+
+def with_gradient(
+    energies: Callable[[Tensor, Tensor, Tensor], Tensor], species: Tensor, edge_index: Tensor, edge_vec: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Energies of the atoms and the gradient of their sum by edge_vec, by autograd."""
+    edge_vec = edge_vec.detach().requires_grad_()
+    energy = energies(species, edge_index, edge_vec)
+    (gradient,) = torch.autograd.grad(energy.sum(), edge_vec)
+    return energy.detach(), gradient
 
 
 def gather_edge_gradient(

@@ -25,6 +25,8 @@ training_data filter_tables
 training_report
 run_folder data_views
 train export calculator
+named_calculators
+analysis
 export_mliap plugin
 lmp
 lammps info

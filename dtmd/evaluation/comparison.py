@@ -14,6 +14,7 @@ from ase.data import atomic_numbers
 from dtmd.checkpoint import ModelFile, load_model
 from dtmd.errors import DtmdError
 from dtmd.evaluation.rollouts import RolloutErrors, StartFrame, reference_force, rollout_errors, start_frames
+from dtmd.named_calculators import short_label
 from dtmd.observables.statistics import Estimate, interval, resamples
 from dtmd.evaluation.seen_data import Seen, seen_by
 from dtmd.subsequences import Subsequences
@@ -141,7 +142,7 @@ def load_models(paths: Sequence[Path]) -> list[Model]:
     twice = next((file for k, file in enumerate(files) if places[k] in places[:k]), None)
     if twice:
         raise DtmdError(f"{twice}: is given twice; give each model once")
-    labels = [place.parent.name if place.name == "model.pt" else place.stem for place in places]
+    labels = [short_label(place) for place in places]
     unique = len(set(labels)) == len(labels)
     return [Model(label if unique else str(file), file, load_model(file))
             for label, file in zip(labels, files, strict=True)]

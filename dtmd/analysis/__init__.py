@@ -1,0 +1,1 @@
+"""Static properties of models side by side: harmonic frequencies, and energies along a path."""
