@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -72,14 +73,15 @@ def groups(plot: Plot, sides: Sequence[str]) -> list[Group]:
 
 
 def _group_label(curve: Curve, others: Sequence[Curve]) -> str:
-    label = curve.label
-    if curve.run:
-        same = [other.label for other in others if other.run and other.side == curve.side]
-        if len(set(same)) == len(same) > 1:
-            label = ""
+    alike = [other for other in others if bool(other.run) == bool(curve.run)]
+    own = [other.label for other in alike if other.side == curve.side]
+    tells_runs = bool(curve.run) and len(set(own)) == len(own) > 1
+    tells_nothing = curve.side != "" and {other.label for other in alike} == {curve.label}
+    label = "" if tells_runs or (tells_nothing and not curve.run) else curve.label
     if not label:
         return curve.side or "runs"
-    return label if curve.side in label else f"{curve.side}: {label}"
+    named = re.search(rf"(?<!\w){re.escape(curve.side)}(?!\w)", label)
+    return label if named else f"{curve.side}: {label}"
 
 
 def points_per_curve(n_curves: int) -> int:

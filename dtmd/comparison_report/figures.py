@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from dtmd.comparison_report.curves import Group, groups, points_per_curve, thinned
 from dtmd.observables.section import Map, Plot
@@ -51,7 +52,8 @@ def _curves_figure(plot: Plot, sides: Sequence[str]) -> Figure:
     if plot.log:
         axes.set_yscale("log", nonpositive="mask")
     elif plot.from_zero:
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0] if _any_below_zero(plot) else 0.0))
+        # A band alone may go below zero.
+        axes.set_ylim(bottom=axes.get_ylim()[0] if _any_below_zero(plot) else 0.0)
     ends = [(np.nanmin(c.x), np.nanmax(c.x)) for c in plot.curves if len(c.x)]
     if ends:
         left, right = min(e[0] for e in ends), max(e[1] for e in ends)
@@ -76,7 +78,8 @@ def _draw_group(axes: Axes, group: Group, limit: int) -> None:
 
 
 def _name_marks(axes: Axes, plot: Plot) -> None:
-    style = {"fontsize": 7, "color": _MARK_COLOUR}
+    halo = [withStroke(linewidth=2.0, foreground="white")]
+    style = {"fontsize": 7, "color": _MARK_COLOUR, "path_effects": halo, "zorder": 4}
     for label, y in plot.horizontal.items():
         axes.text(0.99, y, label, transform=axes.get_yaxis_transform(), ha="right", va="bottom", **style)
     for label, x in plot.vertical.items():
@@ -84,8 +87,7 @@ def _name_marks(axes: Axes, plot: Plot) -> None:
 
 
 def _any_below_zero(plot: Plot) -> bool:
-    values = [band for curve in plot.curves for band in (curve.y, curve.low) if band is not None and len(band)]
-    return any(np.nanmin(value) < 0.0 for value in values if not np.isnan(value).all())
+    return any(np.any(np.asarray(curve.y) < 0.0) for curve in plot.curves)
 
 
 def _map_figure(plot: Map) -> Figure:

@@ -81,14 +81,18 @@
     return [low - margin, high + margin];
   }
 
-  /* What all figures share: the stage, zoom by dragging, a box at the pointer, keys, the tools below. */
+  /* What all figures share: the stage, zoom by dragging, a box at the pointer, keys, the tools above. */
   class Chart {
     constructor(figure, spec, number) {
       Object.assign(this, { figure, spec, zoom: null, panels: [], cursor: null });
       this.clip = `clip-${number}`;
       this.small = figure.classList.contains("small");
       const caption = figure.querySelector("figcaption");
-      this.legend = html(figure, "div", "legend");
+      const bar = html(figure, "div", "bar");
+      this.legend = html(bar, "div", "legend");
+      this.tools = html(bar, "div", "tools");
+      this.reset = this.button("Show all", () => this.setZoom(null));
+      this.button("CSV", () => this.download()).setAttribute("aria-label", "Data as CSV");
       this.stage = html(figure, "div", "stage");
       this.root = svg(this.stage, "svg", { role: "img", tabindex: 0 });
       this.root.setAttribute("aria-label", `${spec.caption}: ${spec.yLabel} against ${spec.xLabel}. `
@@ -97,9 +101,6 @@
       this.tip.hidden = true;
       this.spoken = html(figure, "div", "hidden");
       this.spoken.setAttribute("aria-live", "polite");
-      this.tools = html(figure, "div", "tools");
-      this.reset = this.button("Show everything", () => this.setZoom(null));
-      this.button("Data as CSV", () => this.download());
       figure.append(caption);
       this.listen();
       this.dress();
@@ -286,13 +287,13 @@
       const x = extent(this.spec.groups.flatMap((group) => group.curves.map((curve) => curve.x)), false);
       const lists = this.visible().flatMap((group) => group.curves.flatMap((c) => [c.y, c.low || [], c.high || []]));
       const marks = horizontal.map(([, value]) => value).filter((value) => value !== null);
-      const y = extent([...lists, marks], log);
-      return { x: x[0] < x[1] ? x : widened(x, 0), y: this.ordinate(y, log, fromZero) };
+      const y = extent([...lists, marks], log), values = this.visible().flatMap((group) => group.curves.map((c) => c.y));
+      const zero = fromZero && extent(values, false)[0] >= 0; // a band alone may go below it
+      return { x: x[0] < x[1] ? x : widened(x, 0), y: this.ordinate(y, log, zero) };
     }
-    ordinate(y, log, fromZero) {
+    ordinate(y, log, zero) {
       if (log) return y[0] < y[1] ? [y[0] / 1.2, y[1] * 1.2] : [y[0] / 2, y[1] * 2];
-      const padded = widened(y, 0.05);
-      return fromZero && y[0] >= 0 ? [0, y[1] > 0 ? 1.05 * y[1] : 1] : padded;
+      return zero ? [0, y[1] > 0 ? 1.05 * y[1] : 1] : widened(y, 0.05);
     }
     layout() {
       const height = Math.round(clamp(0.56 * this.width, this.small ? 200 : 250, 400));
@@ -304,8 +305,10 @@
     content(panel, parent) {
       const order = [...this.spec.groups.keys()].filter((k) => this.shown[k]);
       order.sort((a, b) => this.spec.groups[b].thin - this.spec.groups[a].thin);
-      for (const group of order.map((k) => this.spec.groups[k])) {
-        for (const curve of group.curves) if (curve.low) this.band(panel, parent, curve, group.colour);
+      const drawn = order.map((k) => this.spec.groups[k]);
+      for (const { curves, colour } of drawn)
+        for (const curve of curves) if (curve.low) this.band(panel, parent, curve, colour);
+      for (const group of drawn) {
         const width = group.thin ? 1 : 2, many = group.thin && group.curves.length > 8;
         for (const curve of group.curves)
           svg(parent, "path", { d: this.path(panel, curve.x, curve.y), fill: "none", stroke: group.colour,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dtmd.comparison_report.text import estimate_text, value_text
-from dtmd.observables.section import Map, Plot, Row, Section, Verdict
+from dtmd.observables.section import Plot, Row, Section, Verdict
 from dtmd.presentation.numbers import GAP
 
 N_KEY_FIGURES = 3
@@ -99,12 +99,13 @@ def tally(sections: Sequence[Section], side: str) -> dict[Verdict, int]:
     return {verdict: verdicts.count(verdict) for verdict in _WORST_FIRST if verdict in verdicts}
 
 
-def key_plots(sections: Sequence[Section], sides: Sequence[str]) -> list[tuple[Section, Plot | Map]]:
-    """The first figures of those sections that differ, then of those undecided, agreeing and not judged."""
+def key_plots(sections: Sequence[Section], sides: Sequence[str]) -> list[tuple[Section, Plot]]:
+    """The first curves of those sections that differ, then of those undecided, agreeing and not judged."""
 
     def rank(section: Section) -> int:
         verdicts = [verdict_of(section, side) for side in sides]
         return next((k for k, verdict in enumerate(_WORST_FIRST) if verdict in verdicts), len(_WORST_FIRST))
 
-    drawn = sorted((section for section in sections if section.plots), key=rank)
-    return [(section, section.plots[0]) for section in drawn[:N_KEY_FIGURES]]
+    first = [(section, next((plot for plot in section.plots if isinstance(plot, Plot)), None)) for section in sections]
+    drawn = [(section, plot) for section, plot in first if plot is not None]
+    return sorted(drawn, key=lambda pair: rank(pair[0]))[:N_KEY_FIGURES]
