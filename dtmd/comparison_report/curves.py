@@ -73,15 +73,18 @@ def groups(plot: Plot, sides: Sequence[str]) -> list[Group]:
 
 
 def _group_label(curve: Curve, others: Sequence[Curve]) -> str:
+    """The side alone where a label adds nothing: all means have the same one, or every run its own."""
+    label, side = curve.label, curve.side
+    if not side:
+        return label or "runs"
     alike = [other for other in others if bool(other.run) == bool(curve.run)]
-    own = [other.label for other in alike if other.side == curve.side]
-    tells_runs = bool(curve.run) and len(set(own)) == len(own) > 1
-    tells_nothing = curve.side != "" and {other.label for other in alike} == {curve.label}
-    label = "" if tells_runs or (tells_nothing and not curve.run) else curve.label
-    if not label:
-        return curve.side or "runs"
-    named = re.search(rf"(?<!\w){re.escape(curve.side)}(?!\w)", label)
-    return label if named else f"{curve.side}: {label}"
+    own = [other.label for other in alike if other.side == side]
+    one_for_all = not curve.run and len(alike) > 1 and {other.label for other in alike} == {label}
+    one_for_each = bool(curve.run) and len(own) > 1 and len(set(own)) == len(own)
+    if not label or one_for_all or one_for_each:
+        return side
+    named = re.search(rf"(?<!\w){re.escape(side)}(?!\w)", label)
+    return label if named else f"{side}: {label}"
 
 
 def points_per_curve(n_curves: int) -> int:

@@ -32,7 +32,8 @@ def report_html(sections: Sequence[Section], header: Header) -> str:
     # By identity: sections and plots hold arrays, which have no single answer to ==.
     places = {id(item): place for items in (plots, sections) for place, item in enumerate(items)}
     filters = {
-        "estimate": estimate_text, "value": value_text, "mark": _MARKS.__getitem__, "place": lambda item: places[id(item)],
+        "estimate": estimate_text, "value": value_text, "mark": _MARKS.__getitem__,
+        "place": lambda item: places[id(item)],
         "paragraphs": lambda text: [part.strip() for part in text.split("\n\n") if part.strip()],
     }
     return render_page(
