@@ -11,13 +11,12 @@ from ase.geometry import complete_cell
 from dtmd.observables.bond_graph import BondSearch, molecules
 from dtmd.observables.distances import pair_vectors
 from dtmd.observables.distributions import (
-    RULE, bootstrap, density_curves, distance_row, mean_and_spread_rows, plot_name, sides,
+    RULE, density_curves, distance_row, mean_and_spread_rows, plot_name, sides,
 )
-from dtmd.observables.histograms import normalised, wasserstein
+from dtmd.observables.histograms import wasserstein
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.section import Curve, Map, Plot, Row, Section
 from dtmd.observables.selection import Selection, selected
-from dtmd.observables.statistics import Estimate
 from dtmd.trajectory import Trajectory
 from dtmd.units import BOLTZMANN
 
@@ -260,38 +259,28 @@ class Adsorbate(Observable):
         """−kT ln p(D) from its lowest value, where the side has been."""
         temperature, curves = self.settings.temperature, []
         scale, unit = (1.0, "kT") if temperature is None else (BOLTZMANN * temperature, "eV")
-        centres = 0.5 * (edges[1:] + edges[:-1])
-        for side, runs in histograms.items():
-            seen = np.flatnonzero(runs.sum(axis=0))
-            estimates = [bootstrap(runs, lambda p, k=k: _log_density(p, k), self.settings.seed) for k in seen]
-            value = np.array([scale * estimate.value for estimate in estimates])
-            curves.append(Curve(side, centres[seen], value - value.min(), *_band(estimates, scale, value.min()), side))
-        return Plot(plot_name(self.name, "free-energy"), "Free energy along the height", "D / Å", f"F / {unit}", curves)
+        for density in density_curves(histograms, edges, self.settings.seed):
+            seen = density.y > 0.0
+            energy, low, high = -scale * np.log(density.y[seen]), None, None
+            energy -= energy.min()
+            if density.high is not None:
+                half_width = scale * (density.high[seen] / density.y[seen] - 1.0)
+                low, high = energy - half_width, energy + half_width
+            curves.append(Curve(density.label, density.x[seen], energy, low, high, density.side))
+        return Plot(plot_name(self.name, "free-energy"), "Free energy along the height", "D / Å", f"F / {unit}", curves,
+                    from_zero=False)
 
     def _definition(self) -> str:
         slant = ("the second longest principal axis, from 0° to 90°" if self.settings.slant is None else
                  "an axis named by the user, with its sign")
         return (
-            "D is the height of the molecule's centre of mass over the plane fitted to the surface (total least squares, "
-            "minimum images), on the side of the cell vector that leaves it, modulo the period of the cell there. "
-            "Incline: angle between the planes of the molecule (without H) and of the surface. Tilt and slant: angles "
+            "D is the height of the molecule's centre of mass over the plane fitted to the surface (total least "
+            "squares, minimum images), on the side of the cell vector that leaves it, modulo the period of the cell "
+            "there. Incline: angle between the planes of the molecule (without H) and of the surface. Tilt and slant: angles "
             "between axes of the molecule and the surface: its longest principal axis or the axis named, from 0° to "
             f"90°, and {slant} (Poltavsky et al., TEA challenge 2023, Fig. 3). Free energy F(D) = −kT ln p(D), from "
             "its lowest value."
         )
-
-
-def _log_density(pooled: np.ndarray, k: int) -> np.ndarray:
-    """−ln of the share in bin k; where a bootstrap sample has none, of half of the smallest share in any."""
-    share = normalised(pooled)[..., k]
-    seen = share[share > 0.0]
-    return -np.log(np.where(share > 0.0, share, 0.5 * seen.min()))
-
-
-def _band(estimates: list[Estimate], scale: float, lowest: float) -> tuple[np.ndarray | None, np.ndarray | None]:
-    if any(estimate.low is None for estimate in estimates):
-        return None, None
-    return tuple(np.array([scale * getattr(e, end) - lowest for e in estimates]) for end in ("low", "high"))
 
 
 def _pieces(first: Trajectory) -> tuple[np.ndarray, np.ndarray]:

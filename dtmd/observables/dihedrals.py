@@ -189,8 +189,8 @@ class Dihedrals(Observable):
         which = ("one about each bond outside rings between atoms of a molecule of non-metals that both have another "
                  "neighbour than H" if self.settings.dihedrals is None else "those named")
         return (
-            f"Dihedral angles, {which}, with minimum images; cis is 0°. Their distributions in bins of {WIDTH:g}°, with "
-            "the Wasserstein distance on the circle; maps of two angles whose central bonds share an atom in bins of "
+            f"Dihedral angles, {which}, with minimum images; cis is 0°. Their distributions in bins of {WIDTH:g}°, "
+            "with the Wasserstein distance on the circle; maps of two angles whose central bonds share an atom in bins of "
             f"{MAP_WIDTH:g}°, with the total variation distance, the share of one that lies elsewhere in the other. "
             + CLUSTERS
         )

@@ -142,8 +142,8 @@ class Orientation(Observable):
 
 
 _DEFINITION = (
-    "Direction of a bond from its first to its second atom, by minimum images: the polar angle θ from the normal of the "
-    "first two cell vectors, and the azimuth φ from the first cell vector. Shown is cos θ, in which a bond that points "
-    "anywhere is spread evenly. A bond of two atoms of one element has no sense; cos θ ≥ 0 is taken. W₁ is the "
+    "Direction of a bond from its first to its second atom, by minimum images: the polar angle θ from the normal of "
+    "the first two cell vectors, and the azimuth φ from the first cell vector. Shown is cos θ, in which a bond that "
+    "points anywhere is spread evenly. A bond of two atoms of one element has no sense; cos θ ≥ 0 is taken. W₁ is the "
     "Wasserstein distance between the distributions, that of φ on the circle."
 )
