@@ -9,7 +9,7 @@ import numpy as np
 from ase.geometry import complete_cell
 
 from dtmd.observables.bond_graph import BondSearch, molecules
-from dtmd.observables.distances import pair_vectors
+from dtmd.observables.distances import of_each_cell, pair_vectors
 from dtmd.observables.distributions import (
     RULE, density_curves, distance_row, mean_and_spread_rows, plot_name, sides,
 )
@@ -86,8 +86,7 @@ class Geometry:
         self._masses = first.masses[molecule] / first.masses[molecule].sum()
         self._face = 0
         _, normal = self._plane(first.window(0, 1), np.ones((1, 3)))
-        faces = _face_normals(first.cells[:1])[0]
-        self._face = int(np.abs(faces @ normal[0]).argmax())
+        self._face = int(np.abs(_face_normals(first.cells[0]) @ normal[0]).argmax())
 
     def at(self, frames: Trajectory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Height of the centre of mass over the plane, the normal and the molecule about its centre of mass.
@@ -98,7 +97,7 @@ class Geometry:
         Returns:
             Å (T,), unit vectors (T, 3), Å (T, n, 3).
         """
-        faces = _face_normals(frames.cells)[:, self._face]
+        faces = of_each_cell(frames.cells, _face_normals)[:, self._face]
         middle, normal = self._plane(frames, faces)
         atoms = pair_vectors(frames, _from_first(self.molecule))
         centre = np.einsum("n,tni->ti", self._masses, atoms)
@@ -125,10 +124,10 @@ def _normals(centred: np.ndarray) -> np.ndarray:
     return np.linalg.eigh(np.einsum("tni,tnj->tij", centred, centred))[1][:, :, 0]
 
 
-def _face_normals(cells: np.ndarray) -> np.ndarray:
-    """Unit normals of the faces that each cell vector leaves, (T, 3, 3)."""
-    reciprocal = np.swapaxes(np.linalg.inv(np.array([complete_cell(cell) for cell in cells])), 1, 2)
-    return reciprocal / np.linalg.norm(reciprocal, axis=2, keepdims=True)
+def _face_normals(cell: np.ndarray) -> np.ndarray:
+    """Unit normals of the faces that each cell vector leaves, (3, 3)."""
+    reciprocal = np.linalg.inv(complete_cell(cell)).T
+    return reciprocal / np.linalg.norm(reciprocal, axis=1, keepdims=True)
 
 
 def molecule_axes(first: Trajectory, geometry: Geometry, settings: AdsorbateSettings) -> Axes:
@@ -276,10 +275,10 @@ class Adsorbate(Observable):
         return (
             "D is the height of the molecule's centre of mass over the plane fitted to the surface (total least "
             "squares, minimum images), on the side of the cell vector that leaves it, modulo the period of the cell "
-            "there. Incline: angle between the planes of the molecule (without H) and of the surface. Tilt and slant: angles "
-            "between axes of the molecule and the surface: its longest principal axis or the axis named, from 0° to "
-            f"90°, and {slant} (Poltavsky et al., TEA challenge 2023, Fig. 3). Free energy F(D) = −kT ln p(D), from "
-            "its lowest value."
+            "there. Incline: angle between the planes of the molecule (without H) and of the surface. Tilt and slant: "
+            "angles between axes of the molecule and the surface: its longest principal axis or the axis named, from "
+            f"0° to 90°, and {slant} (Poltavsky et al., Chem. Sci. 16, 3738, 2025, Fig. 3). Free energy "
+            "F(D) = −kT ln p(D), from its lowest value."
         )
 
 

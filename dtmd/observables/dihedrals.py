@@ -190,7 +190,7 @@ class Dihedrals(Observable):
                  "neighbour than H" if self.settings.dihedrals is None else "those named")
         return (
             f"Dihedral angles, {which}, with minimum images; cis is 0°. Their distributions in bins of {WIDTH:g}°, "
-            "with the Wasserstein distance on the circle; maps of two angles whose central bonds share an atom in bins of "
+            "with the Wasserstein distance on the circle; maps of two angles in bins of "
             f"{MAP_WIDTH:g}°, with the total variation distance, the share of one that lies elsewhere in the other. "
             + CLUSTERS
         )

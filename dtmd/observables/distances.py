@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import numpy as np
@@ -92,6 +92,12 @@ def pair_vectors(trajectory: Trajectory, pairs: np.ndarray) -> np.ndarray:
         vectors = positions[:, pairs[:, 1]] - positions[:, pairs[:, 0]]
         parts.append(minimum_images(vectors, trajectory.cells[frames[0]], trajectory.pbc))
     return np.concatenate(parts)
+
+
+def of_each_cell(cells: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A function of the cell for every frame, (T, …), evaluated once where the cells (T, 3, 3) stay the same."""
+    changed = np.append(True, (np.diff(cells, axis=0) != 0.0).any(axis=(1, 2)))
+    return np.array([function(cell) for cell in cells[changed]])[np.cumsum(changed) - 1]
 
 
 def _same_cell_blocks(trajectory: Trajectory, frames: np.ndarray, n_pairs: int) -> Iterator[np.ndarray]:

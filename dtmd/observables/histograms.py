@@ -58,8 +58,13 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Jensen–Shannon divergence in bits: 0 for equal ones, 1 for disjoint ones (Lin 1991)."""
     p, q = normalised(p), normalised(q)
     middle = 0.5 * (p + q)
-    terms = [np.where(a > 0.0, a, 1.0) / np.where(a > 0.0, middle, 1.0) for a in (p, q)]
-    return 0.5 * sum((a * np.log2(ratio)).sum(axis=-1) for a, ratio in zip((p, q), terms, strict=True))
+    return 0.5 * (_relative_entropy(p, middle) + _relative_entropy(q, middle))
+
+
+def _relative_entropy(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Σ p log₂(p/q) over the bins that p has."""
+    seen = p > 0.0
+    return (p * np.log2(np.where(seen, p, 1.0) / np.where(seen, q, 1.0))).sum(axis=-1)
 
 
 def overlap(p: np.ndarray, q: np.ndarray) -> np.ndarray:

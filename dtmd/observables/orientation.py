@@ -9,7 +9,7 @@ import numpy as np
 from ase.geometry import complete_cell
 
 from dtmd.observables.bond_graph import BondSearch, molecules
-from dtmd.observables.distances import pair_label, pair_vectors
+from dtmd.observables.distances import of_each_cell, pair_label, pair_vectors
 from dtmd.observables.distributions import (
     RULE, bootstrap, density_curves, distance_row, estimate_row, plot_name, sides,
 )
@@ -46,7 +46,7 @@ def directions(frames: Trajectory, bonds: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     vectors = pair_vectors(frames, bonds)
     like = frames.numbers[bonds[:, 0]] == frames.numbers[bonds[:, 1]]
-    axes = np.array([_axes(cell) for cell in frames.cells])
+    axes = of_each_cell(frames.cells, _axes)
     own = np.einsum("tbi,tki->tbk", vectors, axes)
     own = np.where((like & (own[..., 2] < 0.0))[..., None], -own, own)
     azimuth = np.degrees(np.arctan2(own[..., 1], own[..., 0]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dtmd.observables.distance_comparison import MAX_DISTANCES, pair_thinning
-from dtmd.observables.distances import BIN_WIDTH, PairHistogram, pair_label
+from dtmd.observables.distances import BIN_WIDTH, PairHistogram, of_each_cell, pair_label
 from dtmd.observables.distributions import RULE, density_curves, distance_row, plot_name, sides
 from dtmd.observables.histograms import COARSE, coarse
 from dtmd.observables.observable import NotApplicable, Observable
@@ -69,8 +69,8 @@ class _RDFAccumulator:
     def add(self, frames: Trajectory, weights: np.ndarray) -> None:
         weights = self._thinning.weights(weights)
         self._duration += float(weights.sum())
-        for k in np.flatnonzero(np.append(True, (np.diff(frames.cells, axis=0) != 0.0).any(axis=(1, 2)))):
-            self._longest = min(self._longest, half_width(frames.cells[k], frames.pbc))
+        widths = of_each_cell(frames.cells, lambda cell: half_width(cell, frames.pbc))
+        self._longest = min(self._longest, float(widths.min()))
         volumes = np.abs(np.linalg.det(frames.cells)) if self._whole_cell else 1.0
         self._histogram.add(frames, weights * volumes)
 
