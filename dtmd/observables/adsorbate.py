@@ -84,8 +84,7 @@ class Geometry:
     def __init__(self, first: Trajectory, molecule: np.ndarray, surface: np.ndarray) -> None:
         self.molecule, self.surface = molecule, surface
         self._masses = first.masses[molecule] / first.masses[molecule].sum()
-        self._face = 0
-        _, normal = self._plane(first.window(0, 1), np.ones((1, 3)))
+        _, normal = self._plane(first.window(0, 1))
         self._face = int(np.abs(_face_normals(first.cells[0]) @ normal[0]).argmax())
 
     def at(self, frames: Trajectory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -98,7 +97,8 @@ class Geometry:
             Å (T,), unit vectors (T, 3), Å (T, n, 3).
         """
         faces = of_each_cell(frames.cells, _face_normals)[:, self._face]
-        middle, normal = self._plane(frames, faces)
+        middle, normal = self._plane(frames)
+        normal = normal * np.where(np.einsum("ti,ti->t", normal, faces) < 0.0, -1.0, 1.0)[:, None]
         atoms = pair_vectors(frames, _from_first(self.molecule))
         centre = np.einsum("n,tni->ti", self._masses, atoms)
         between = pair_vectors(frames, np.array([[self.surface[0], self.molecule[0]]]))[:, 0]
@@ -107,12 +107,11 @@ class Geometry:
             height = height % np.abs(np.einsum("ti,ti->t", frames.cells[:, self._face], normal))
         return height, normal, atoms - centre[:, None]
 
-    def _plane(self, frames: Trajectory, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centre, from the first atom of the surface, and normal of the fitted plane."""
+    def _plane(self, frames: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+        """Centre, from the first atom of the surface, and normal of the fitted plane, in any sense."""
         atoms = pair_vectors(frames, _from_first(self.surface))
         middle = atoms.mean(axis=1)
-        normal = _normals(atoms - middle[:, None])
-        return middle, normal * np.where(np.einsum("ti,ti->t", normal, up) < 0.0, -1.0, 1.0)[:, None]
+        return middle, _normals(atoms - middle[:, None])
 
 
 def _from_first(atoms: np.ndarray) -> np.ndarray:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from ase.data import covalent_radii
 from ase.geometry import complete_cell
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from vesin import NeighborList
 
+from dtmd.observables.graph import connected
 from dtmd.trajectory import Trajectory
 
 FACTOR = 1.3
@@ -34,6 +33,6 @@ class BondSearch:
 
 def molecules(n_atoms: int, pairs: np.ndarray) -> list[np.ndarray]:
     """Atoms that hang together by bonds (B, 2): indices of each piece, the largest first."""
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n_atoms, n_atoms))
-    n_pieces, piece = connected_components(graph, directed=False)
-    return sorted((np.flatnonzero(piece == k) for k in range(n_pieces)), key=len, reverse=True)
+    piece = connected(n_atoms, pairs)
+    order = np.argsort(piece, kind="stable")
+    return sorted(np.split(order, np.cumsum(np.bincount(piece))[:-1]), key=len, reverse=True)

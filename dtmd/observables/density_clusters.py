@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from dtmd.observables.graph import connected
 
 CORE_SHARE = 0.9
 SMALLEST = 0.01
@@ -31,9 +31,7 @@ def density_clusters(density: np.ndarray) -> np.ndarray:
         np.stack([index.ravel(), np.roll(index, shift, axis=(0, 1)).ravel()], axis=1)
         for shift in ((0, 1), (1, 0), (1, 1), (1, -1))
     ])
-    links = links[kept[links].all(axis=1)]
-    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(n * m, n * m))
-    _, region = connected_components(graph, directed=False)
+    region = connected(n * m, links[kept[links].all(axis=1)])
     population = np.bincount(region[kept], p.ravel()[kept], minlength=region.max() + 1)
     labels = np.zeros(n * m, dtype=np.int64)
     large = [k for k in np.argsort(-population, kind="stable") if population[k] >= SMALLEST]
