@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import numpy as np
@@ -19,15 +19,11 @@ LONGEST = 200.0
 """Å; the last bin holds everything beyond, as when a cluster without a cell has blown up."""
 
 _VALUES_PER_BLOCK = 100_000
+_PAIRS_AT_ONCE = 1_000_000
 
 
 def minimum_image_distances(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     """Shortest length of each vector over all its periodic images, exact in skewed cells too.
-
-    In the Minkowski-reduced cell A the wrapped vector f·A, |f_i| ≤ ½, or one of its 26 neighbour
-    images f·A + n·A is the shortest (as in `ase.geometry.find_mic`). An image n can only win where
-    |n·A|² < Σ_i |(A Aᵀ n)_i|, the largest value of −2 f·A Aᵀ·n; the others, all in an orthogonal cell
-    and 14 of 26 in a hexagonal one, are left out.
 
     Args:
         vectors: Å, shape (…, 3).
@@ -37,43 +33,104 @@ def minimum_image_distances(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarr
     Returns:
         Å, shape (…).
     """
-    pbc = np.asarray(pbc, dtype=bool)
-    if not pbc.any():
+    if not np.any(pbc):
         return np.linalg.norm(vectors, axis=-1)
+    wrapped, shifts = _wrapped(vectors, cell, pbc)
+    squares = np.einsum("...i,...i->...", wrapped, wrapped)
+    if len(shifts):
+        squares = squares + np.minimum(np.min(_gains(wrapped, shifts), axis=-1), 0.0)
+    return np.sqrt(np.maximum(squares, 0.0))
+
+
+def minimum_images(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """The shortest periodic image of each vector, as `minimum_image_distances`; Å, shape (…, 3)."""
+    if not np.any(pbc):
+        return vectors
+    wrapped, shifts = _wrapped(vectors, cell, pbc)
+    if not len(shifts):
+        return wrapped
+    gains = _gains(wrapped, shifts)
+    best = np.argmin(gains, axis=-1)
+    return wrapped + np.where(np.min(gains, axis=-1, keepdims=True) < 0.0, shifts[best], 0.0)
+
+
+def _wrapped(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors wrapped into the reduced cell, and the lattice vectors (n, 3) that may shorten them further.
+
+    In the Minkowski-reduced cell A the wrapped vector f·A, |f_i| ≤ ½, or one of its 26 neighbour
+    images f·A + n·A is the shortest (as in `ase.geometry.find_mic`). An image n can only win where
+    |n·A|² < Σ_i |(A Aᵀ n)_i|, the largest value of −2 f·A Aᵀ·n; the others, all in an orthogonal cell
+    and 14 of 26 in a hexagonal one, are left out.
+    """
+    pbc = np.asarray(pbc, dtype=bool)
     reduced, _ = minkowski_reduce(complete_cell(np.where(pbc[:, None], cell, 0.0)), pbc)
     scaled = vectors @ np.linalg.inv(reduced)
     wrapped = (scaled - np.round(scaled) * pbc) @ reduced
-    squares = np.einsum("...i,...i->...", wrapped, wrapped)
     metric = reduced @ reduced.T
     images = np.array(list(product(*[(-1, 0, 1) if periodic else (0,) for periodic in pbc])))
     lengths = np.einsum("ni,ij,nj->n", images, metric, images)
     relevant = lengths < np.abs(images @ metric).sum(axis=1) * (1.0 - 1e-12)
-    if relevant.any():
-        shifts = images[relevant] @ reduced
-        gain = np.min(2.0 * wrapped @ shifts.T + lengths[relevant], axis=-1)
-        squares = squares + np.minimum(gain, 0.0)
-    return np.sqrt(np.maximum(squares, 0.0))
+    return wrapped, images[relevant] @ reduced
+
+
+def _gains(wrapped: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """|v + s|² − |v|² for each shift s, shape (…, n)."""
+    return 2.0 * wrapped @ shifts.T + np.einsum("ni,ni->n", shifts, shifts)
 
 
 def pair_distances(trajectory: Trajectory, pairs: np.ndarray) -> np.ndarray:
     """Minimum-image distances of the atom pairs (P, 2) in every frame, Å, shape (T, P)."""
-    return np.concatenate([d for _, d in _distance_blocks(trajectory, pairs, stride=1)])
+    frames = np.arange(len(trajectory))
+    return np.concatenate([d for _, d in _distance_blocks(trajectory, pairs, frames)])
+
+
+def pair_vectors(trajectory: Trajectory, pairs: np.ndarray) -> np.ndarray:
+    """Minimum-image vectors from the first to the second atom of each pair (P, 2), Å, shape (T, P, 3)."""
+    parts = []
+    for frames in _same_cell_blocks(trajectory, np.arange(len(trajectory)), len(pairs)):
+        positions = trajectory.positions[frames]
+        vectors = positions[:, pairs[:, 1]] - positions[:, pairs[:, 0]]
+        parts.append(minimum_images(vectors, trajectory.cells[frames[0]], trajectory.pbc))
+    return np.concatenate(parts)
+
+
+def of_each_cell(cells: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A function of the cell for every frame, (T, …), evaluated once where the cells (T, 3, 3) stay the same."""
+    changed = np.append(True, (np.diff(cells, axis=0) != 0.0).any(axis=(1, 2)))
+    return np.array([function(cell) for cell in cells[changed]])[np.cumsum(changed) - 1]
+
+
+def _same_cell_blocks(trajectory: Trajectory, frames: np.ndarray, n_pairs: int) -> Iterator[np.ndarray]:
+    """A few frames of one cell at a time, to stay within the cache."""
+    changes = np.flatnonzero((np.diff(trajectory.cells[frames], axis=0) != 0.0).any(axis=(1, 2))) + 1
+    per_block = max(1, _VALUES_PER_BLOCK // max(1, n_pairs))
+    for same_cell in np.split(frames, changes):
+        for k in range(0, len(same_cell), per_block):
+            yield same_cell[k : k + per_block]
 
 
 def _distance_blocks(
-    trajectory: Trajectory, pairs: np.ndarray, stride: int
+    trajectory: Trajectory, pairs: np.ndarray, frames: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frame indices and distances, a few frames of one cell at a time to stay within the cache."""
-    frames = np.arange(0, len(trajectory), stride)
-    cells = trajectory.cells[frames]
-    changes = np.flatnonzero((np.diff(cells, axis=0) != 0.0).any(axis=(1, 2))) + 1
-    per_block = max(1, _VALUES_PER_BLOCK // max(1, len(pairs)))
-    for same_cell in np.split(frames, changes):
-        for k in range(0, len(same_cell), per_block):
-            block = same_cell[k : k + per_block]
-            positions = trajectory.positions[block]
-            vectors = positions[:, pairs[:, 1]] - positions[:, pairs[:, 0]]
-            yield block, minimum_image_distances(vectors, trajectory.cells[block[0]], trajectory.pbc)
+    """Frame indices and distances, block by block."""
+    for block in _same_cell_blocks(trajectory, frames, len(pairs)):
+        positions = trajectory.positions[block]
+        vectors = positions[:, pairs[:, 1]] - positions[:, pairs[:, 0]]
+        yield block, minimum_image_distances(vectors, trajectory.cells[block[0]], trajectory.pbc)
+
+
+def pair_label(first: int, second: int) -> str:
+    """Two atomic numbers as "H–Pd"."""
+    return f"{chemical_symbols[first]}–{chemical_symbols[second]}"
+
+
+def element_pairs(numbers: np.ndarray) -> list[tuple[int, int]]:
+    """The atomic numbers of all kinds of pairs that there are, in ascending order."""
+    species, counts = np.unique(numbers, return_counts=True)
+    return [
+        (int(za), int(zb)) for a, za in enumerate(species) for b, zb in enumerate(species)
+        if a < b or (a == b and counts[a] > 1)
+    ]
 
 
 def species_pairs(numbers: np.ndarray) -> dict[str, np.ndarray]:
@@ -83,15 +140,8 @@ def species_pairs(numbers: np.ndarray) -> dict[str, np.ndarray]:
     """
     first, second = np.triu_indices(len(numbers), k=1)
     low, high = np.minimum(numbers[first], numbers[second]), np.maximum(numbers[first], numbers[second])
-    groups: dict[str, np.ndarray] = {}
-    species = np.unique(numbers)
-    for a, za in enumerate(species):
-        for zb in species[a:]:
-            chosen = (low == za) & (high == zb)
-            if chosen.any():
-                label = f"{chemical_symbols[za]}–{chemical_symbols[zb]}"
-                groups[label] = np.stack([first[chosen], second[chosen]], axis=1)
-    return groups
+    chosen = {pair: (low == pair[0]) & (high == pair[1]) for pair in element_pairs(numbers)}
+    return {pair_label(*pair): np.stack([first[c], second[c]], axis=1) for pair, c in chosen.items()}
 
 
 def distance_histogram(trajectory: Trajectory, groups: dict[str, np.ndarray], stride: int = 1) -> np.ndarray:
@@ -109,12 +159,55 @@ def distance_histogram(trajectory: Trajectory, groups: dict[str, np.ndarray], st
     group = np.repeat(np.arange(len(groups)), [len(p) for p in groups.values()])
     weights = np.zeros(len(trajectory))
     weights[::stride] = frame_weights(trajectory.times[::stride])
+    return _weighted_histogram(trajectory, weights, pairs, group, len(groups))
+
+
+def _weighted_histogram(
+    trajectory: Trajectory, weights: np.ndarray, pairs: np.ndarray, group: np.ndarray, n_groups: int
+) -> np.ndarray:
+    """Distances of the frames whose weight is not zero, (n_groups, n_bins)."""
     counts = np.zeros(0)
-    for frames, distances in _distance_blocks(trajectory, pairs, stride):
+    for frames, distances in _distance_blocks(trajectory, pairs, np.flatnonzero(weights)):
         bins = (np.minimum(distances, LONGEST) / BIN_WIDTH).astype(np.int64)
-        index = (bins * len(groups) + group).ravel()
+        index = (bins * n_groups + group).ravel()
         seen = np.bincount(index, np.repeat(weights[frames], len(pairs)), minlength=len(counts))
         seen[: len(counts)] += counts
         counts = seen
-    counts = np.append(counts, np.zeros(-len(counts) % len(groups)))
-    return counts.reshape(-1, len(groups)).T
+    counts = np.append(counts, np.zeros(-len(counts) % n_groups))
+    return counts.reshape(-1, n_groups).T
+
+
+class PairHistogram:
+    """The distances of all pairs of a run, gathered frame by frame; as `distance_histogram`.
+
+    Attributes:
+        pairs: the atomic numbers of each kind of pair.
+        counts: (n_pairs, n_bins).
+    """
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self.pairs = element_pairs(numbers)
+        self.counts = np.zeros((len(self.pairs), 0))
+        species, self._kinds = np.unique(numbers, return_inverse=True)
+        self._group = np.zeros((len(species), len(species)), dtype=np.int64)
+        for k, pair in enumerate(self.pairs):
+            a, b = np.searchsorted(species, pair)
+            self._group[a, b] = self._group[b, a] = k
+
+    def add(self, frames: Trajectory, weights: np.ndarray) -> None:
+        """Count each distance with the weight of its frame, (T,); frames of weight zero are left out."""
+        for pairs in _all_pairs(len(self._kinds)):
+            group = self._group[self._kinds[pairs[:, 0]], self._kinds[pairs[:, 1]]]
+            seen = _weighted_histogram(frames, weights, pairs, group, len(self.pairs))
+            if seen.shape[1] < self.counts.shape[1]:
+                seen, self.counts = self.counts, seen
+            seen[:, : self.counts.shape[1]] += self.counts
+            self.counts = seen
+
+
+def _all_pairs(n_atoms: int) -> Iterator[np.ndarray]:
+    """All pairs i < j, (P, 2), in pieces that memory has room for."""
+    rows = max(1, _PAIRS_AT_ONCE // n_atoms)
+    for start in range(0, n_atoms - 1, rows):
+        first, second = np.triu_indices(min(rows, n_atoms - start), k=start + 1, m=n_atoms)
+        yield np.stack([first + start, second], axis=1)

@@ -1,0 +1,173 @@
+"""Distances, g(r) and bonds that pass by in blocks, against brute force, an ideal gas and known crystals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from observable_cases import SKEWED, assert_same, gather, trajectory, wandering
+
+from dtmd.observables.bonds import Bonds
+from dtmd.observables.distance_comparison import (
+    Distances, DistanceSettings, compare_distances, distance_histograms,
+)
+from dtmd.observables.distances import (
+    BIN_WIDTH, PairHistogram, distance_histogram, minimum_image_distances, minimum_images, species_pairs,
+)
+from dtmd.observables.observable import NotApplicable
+from dtmd.observables.rdf import SHELL, RadialDistribution, half_width
+from dtmd.observables.section import Verdict
+from dtmd.observables.statistics import frame_weights
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, False, True), (False,) * 3])
+def test_shortest_images_have_the_shortest_lengths(pbc):
+    vectors = np.random.default_rng(0).normal(scale=9.0, size=(500, 3))
+    found = minimum_images(vectors, SKEWED, np.array(pbc))
+    expected = minimum_image_distances(vectors, SKEWED, np.array(pbc))
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), expected, atol=1e-12)
+    images = (vectors - found) @ np.linalg.inv(SKEWED)
+    np.testing.assert_allclose(images, np.round(images) * pbc, atol=1e-9)
+
+
+@settings(max_examples=15, deadline=None)
+@given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=6))
+@pytest.mark.parametrize("observable", [
+    Distances(), Distances(DistanceSettings(max_distances=20)), RadialDistribution(), Bonds()],
+    ids=["distances", "thinned", "rdf", "bonds"])
+def test_blocks_of_any_size_give_the_result_of_one(observable, sizes):
+    run = wandering(1)
+    run = replace(run, times=np.cumsum(np.linspace(0.5, 3.0, len(run))))
+    assert_same(gather(observable, run, sizes), gather(observable, run))
+
+
+def test_every_pair_is_counted_once(monkeypatch):
+    run = wandering(2)
+    expected = distance_histogram(run, species_pairs(run.numbers))
+    monkeypatch.setattr("dtmd.observables.distances._PAIRS_AT_ONCE", 8)
+    histogram = PairHistogram(run.numbers)
+    histogram.add(run, frame_weights(run.times))
+    np.testing.assert_allclose(histogram.counts, expected)
+    assert len(histogram.pairs) == len(species_pairs(run.numbers)) == 5
+
+
+def test_distances_are_those_of_the_report_so_far():
+    md, aimd = [wandering(k) for k in range(3)], [wandering(k) for k in range(10, 15)]
+    before = compare_distances(distance_histograms(md), distance_histograms(aimd), seed=0)
+    observable = Distances()
+    section = observable.compare({"MD": [gather(observable, run, [7]) for run in md]},
+                                 [gather(observable, run) for run in aimd])
+    assert [row.quantity for row in section.rows[::4]] == [f"W₁ of {d.pair} distances" for d in before]
+    for k, old in enumerate(before):
+        distance, shared, _, outside = section.rows[4 * k : 4 * k + 4]
+        new = distance.difference["MD"]
+        assert (new.value, new.low, new.high) == pytest.approx(
+            (old.wasserstein.value, old.wasserstein.low, old.wasserstein.high))
+        assert distance.equal == pytest.approx(old.split_half)
+        assert shared.md["MD"].value == pytest.approx(old.overlap.value)
+        assert outside.md["MD"].value == pytest.approx(old.outside)
+    curve = section.plots[0].curves[0]
+    assert curve.y.sum() * (curve.x[1] - curve.x[0]) == pytest.approx(1.0) and (curve.low <= curve.y).all()
+
+
+def test_distances_without_aimd_and_of_several_models():
+    observable = Distances()
+    results = [gather(observable, wandering(k)) for k in range(4)]
+    alone = observable.compare({"one": results}, [])
+    assert alone.rows == [] and len(alone.plots) == 6
+    both = observable.compare({"one": results, "two": [], "three": results[:1]}, results)
+    assert list(both.rows[0].difference) == ["one", "three"]
+    assert both.rows[0].verdict["one"] is Verdict.AGREES
+    with pytest.raises(NotApplicable):
+        observable.start(wandering(1, n_atoms=1, numbers=[1]))
+
+
+def gas(seed, numbers, n_frames=400, cell=SKEWED, **others):
+    scaled = np.random.default_rng(seed).random((n_frames, len(numbers), 3))
+    cells = np.broadcast_to(cell, (n_frames, 3, 3))
+    return trajectory(np.einsum("tni,tij->tnj", scaled, cells), numbers, cells, **others)
+
+
+def test_ideal_gas_in_a_skewed_cell_that_breathes():
+    swelling = SKEWED * np.linspace(0.9, 1.1, 400)[:, None, None]
+    observable = RadialDistribution()
+    numbers = [1] * 12 + [6] * 8 + [46]
+    results = [gather(observable, gas(k, numbers, cell=swelling)) for k in range(4)]
+    longest = half_width(swelling[0], np.ones(3, bool))
+    assert results[0].longest == pytest.approx(longest)
+    section = observable.compare({"MD": results[:2]}, results[2:])
+    assert [plot.caption[-4:].strip(" ,") for plot in section.plots] == ["H–H", "H–C", "H–Pd", "C–C", "C–Pd"]
+    for plot, n_pairs in zip(section.plots, (66, 96, 12, 28, 8), strict=True):
+        for curve in plot.curves:
+            assert len(curve.x) == int(longest / SHELL) and curve.x[-1] < longest
+            far = curve.x > 1.0
+            in_sphere = 2 * 400 * n_pairs * 4 / 3 * np.pi * longest**3 / abs(np.linalg.det(SKEWED))
+            mean = np.average(curve.y[far], weights=curve.x[far] ** 2)
+            assert mean == pytest.approx(1.0, abs=5.0 / np.sqrt(in_sphere))
+
+
+def test_mean_absolute_error_of_g_is_that_of_forces_are_not_enough():
+    observable = RadialDistribution()
+    one, two = (gather(observable, gas(k, [1, 1, 6], n_frames=50)) for k in (1, 2))
+    section = observable.compare({"MD": [one]}, [two])
+    for row, plot in zip(section.rows, section.plots, strict=True):
+        own, reference = (curve.y for curve in plot.curves)
+        expected = np.abs(own - reference).mean() * SHELL * len(own)
+        assert row.difference["MD"].value == pytest.approx(expected)
+
+
+def test_spheres_that_fit():
+    assert half_width(np.diag([4.0, 6.0, 9.0]), np.ones(3, bool)) == pytest.approx(2.0)
+    hexagonal = np.array([[4.0, 0, 0], [-2.0, np.sqrt(12.0), 0], [0, 0, 0]])
+    assert half_width(hexagonal, np.array([True, True, False])) == pytest.approx(np.sqrt(12.0) / 2)
+    volume = abs(np.linalg.det(SKEWED))
+    areas = [np.linalg.norm(np.cross(SKEWED[k - 1], SKEWED[k - 2])) for k in range(3)]
+    assert half_width(SKEWED, np.ones(3, bool)) == pytest.approx(0.5 * min(volume / area for area in areas))
+
+
+def test_slabs_are_related_to_the_density_within_the_sphere():
+    observable = RadialDistribution()
+    slab = gas(3, [1] * 20, pbc=(True, True, False))
+    section = observable.compare({"MD": [gather(observable, slab)]}, [])
+    curve = section.plots[0].curves[0]
+    assert np.average(curve.y, weights=(curve.x**2 + SHELL**2 / 12)) == pytest.approx(1.0)
+    assert "not periodic in all directions" in section.definition
+    with pytest.raises(NotApplicable, match="periodic"):
+        observable.start(gas(3, [1, 1], pbc=(False,) * 3))
+
+
+def test_bonds_of_a_crystal_cross_the_boundaries():
+    """fcc Pd, two atoms per cell: twelve neighbours each, most of them images."""
+    atoms = bulk("Pd", "fcc", a=3.89)
+    positions = np.repeat([[[0.0, 0.0, 0.0], atoms.cell[0]]], 3, axis=0)
+    two = trajectory(positions, [46, 46], np.array(atoms.cell) * [[2.0], [1.0], [1.0]])
+    result = gather(Bonds(), two)
+    assert set(result.lengths) == {(46, 46)}
+    assert result.coordination[46, 46].nonzero()[0].tolist() == [12]
+    seen = result.lengths[46, 46].nonzero()[0]
+    assert (seen * BIN_WIDTH <= 3.89 / np.sqrt(2)).all() and len(seen) == 1
+    assert result.lengths[46, 46].sum() == pytest.approx(12 * two.times[-1])
+
+
+def test_bonds_of_water_and_their_rows():
+    atoms = molecule("H2O", vacuum=5.0)
+    rng = np.random.default_rng(4)
+
+    def water():
+        shaken = atoms.positions + rng.normal(scale=0.01, size=(20, 3, 3))
+        return trajectory(shaken, atoms.numbers, np.array(atoms.cell), pbc=(False,) * 3)
+
+    observable = Bonds()
+    aimd, md = ([gather(observable, water()) for _ in range(n)] for n in (5, 4))
+    assert set(aimd[0].lengths) == {(1, 8)}
+    assert aimd[0].coordination[8, 1].nonzero()[0].tolist() == [2]
+    assert aimd[0].coordination[1, 8].nonzero()[0].tolist() == [1]
+    section = observable.compare({"MD": md}, aimd)
+    rows = {row.quantity: row for row in section.rows}
+    assert rows["mean H–O bond length"].aimd.value == pytest.approx(0.969, abs=0.006)
+    assert rows["spread of the H–O bond length"].aimd.value == pytest.approx(0.014, abs=0.004)
+    assert rows["W₁ of H–O bond lengths"].verdict["MD"] is not Verdict.DIFFERS
+    assert rows["mean number of H neighbours of O"].md["MD"].value == pytest.approx(2.0)
+    assert rows["mean number of O neighbours of H"].md["MD"].value == pytest.approx(1.0)
