@@ -17,6 +17,9 @@ BOLTZMANN = 8.617333262e-5
 
 FS_PER_PS = 1000.0
 
+WAVENUMBER = 1e15 / 2.99792458e10
+"""1/fs in 1/cm: 10¹⁵ over the speed of light in cm/s."""
+
 ASE_TIME = KINETIC**0.5
 """ASE's unit of time, Å·√(u/eV), in fs."""
 
