@@ -179,3 +179,14 @@ def test_a_short_run_does_not_spoil_the_resolution_of_the_others():
 def test_overlap_of_spectra():
     p, q = np.array([1.0, 1.0, 0.0, -0.1]), np.array([0.0, 3.0, 3.0, 0.0])
     assert overlap(p, p) == pytest.approx(1.0) and overlap(p, q) == pytest.approx(0.5)
+
+
+def test_some_atoms_stand_for_all_where_memory_is_short():
+    """Atoms of a group that all move alike: any of them give the sums of all."""
+    group, weights = np.repeat([0, 1], [7, 20]), np.repeat([2.0, 3.0], [7, 20])
+    motion = np.random.default_rng(0).normal(size=(100, 2, 3))
+    values = motion[:, group]
+    whole, part = LaggedProducts(10, group, weights), LaggedProducts(10, group, weights, most=32 * 24 * 9)
+    for products in (whole, part):
+        products.add(values)
+    np.testing.assert_allclose(part.sums(), whole.sums())

@@ -177,15 +177,22 @@ def test_sides_are_compared_at_the_time_that_all_have():
     assert row.difference["good"].value == 0.0 and row.verdict["good"] is Verdict.AGREES
     assert row.quantity.endswith("99.5\u00a0fs")
     assert [entry[3] for entry in section.tables[0].rows if entry[0] == "bad"].count("–") == 10
+    doomed = [life(replace(broken, source=f"doomed {k}"), observable=observable) for k in range(20)]
+    rows = observable.compare({"doomed": doomed, "good": good}, good).rows
+    assert rows[0].quantity.endswith("99.5\u00a0fs") and rows[0].md["doomed"].value == 0.0 and len(rows) == 1
+    longer = [life(molecule(400), observable=observable)]
+    rows = observable.compare({"long": longer}, good).rows
+    assert [row.quantity for row in rows] == ["runs alive after 99.5\u00a0fs", "runs alive after 199.5\u00a0fs"]
     alone = observable.compare({"one model": bad}, [])
     assert alone.rows[0].verdict == {} and alone.rows[0].md["one model"].low < 0.25
 
 
 def test_the_embedded_aimd_survives_but_for_its_reactions():
-    """h2pd6_007 dissociates: H–H passes 0.5 Å over its start before it passes 1.5 Å in frame 105; without H–H nothing ends the runs on the way down."""
+    """h2pd6_007 dissociates, which ends it unless H–H may react; with all that moves named nothing ends a run."""
     runs = read_aimd([AIMD / "train"])
     reaction = next(run for run in runs if "007" in run.source)
     end = life(reaction).end
     assert end.bond == (0, 1) and 80 < end.frame < 105
-    settled = Survival(Limits(reactive=(("H", "H"), ("Pd", "Pd"), ("C", "Pd"), ("H", "Pd"), ("H", "C"))), reference=runs)
+    reactive = (("H", "H"), ("Pd", "Pd"), ("C", "Pd"), ("H", "Pd"), ("H", "C"))
+    settled = Survival(Limits(reactive=reactive), reference=runs)
     assert [life(run, 50, settled).end for run in runs] == [None] * len(runs)

@@ -15,7 +15,7 @@ from dtmd.errors import DtmdError
 from dtmd.observables.distances import minimum_image_distances, pair_distances
 from dtmd.observables.observable import Observable
 from dtmd.observables.over_runs import RULE, estimates_row
-from dtmd.observables.section import Curve, Plot, Section, Table
+from dtmd.observables.section import Curve, Plot, Row, Section, Table
 from dtmd.observables.series import n_finite
 from dtmd.observables.survival_curve import SurvivalCurve, kaplan_meier
 from dtmd.presentation.numbers import NOTHING, duration
@@ -83,6 +83,8 @@ class Life:
 class Survival(Observable):
     """How long runs stay within limits of temperature, forces, distances and bonds.
 
+    Runs without velocities or forces are watched by the other limits, and named.
+
     Args:
         limits: what ends a run.
         bonds: atom index pairs to watch; None for those found in the first frame of each run, but for the reactive.
@@ -137,12 +139,12 @@ class Survival(Observable):
     def compare(self, md: Mapping[str, Sequence[Life]], aimd: Sequence[Life]) -> Section:
         sides = {side: runs for side, runs in {**md, "AIMD": aimd}.items() if runs}
         curves = {side: _curve(runs) for side, runs in sides.items()}
-        common = min(float(curve.times[-1]) for curve in curves.values())
-        alive = {side: curve.at(common) for side, curve in curves.items()}
-        reference = alive.pop("AIMD", None)
-        row = estimates_row(f"runs alive after {duration(common)}", "", alive, reference, self.tolerance,
-                            note="; ".join(f"{side} {sum(run.end is None for run in runs)} of {len(runs)} to their end"
-                                           for side, runs in sides.items()))
+        note = "; ".join(f"{side} {sum(run.end is None for run in runs)} of {len(runs)} to their end"
+                         for side, runs in sides.items())
+        rows = [self._row(curves, note)]
+        of_md = {side: curve for side, curve in curves.items() if side != "AIMD"}
+        if _known(of_md) > _known(curves):
+            rows.append(self._row(of_md))
         plot = Plot("survival", "Share of runs within the limits (Kaplan–Meier).", "time (ps)", "share alive",
                     [_steps(side, curve) for side, curve in curves.items()])
         heads = ("side", "run", "alive for", "first limit passed")
@@ -150,12 +152,19 @@ class Survival(Observable):
                       [(side, run.source, duration(run.observed), _cause(run)) for side, runs in sides.items()
                        for run in runs])
         return Section(
-            name=self.name, title="Survival", definition=self._definition(), rows=[row], plots=[plot], tables=[table],
+            name=self.name, title="Survival", definition=self._definition(), rows=rows, plots=[plot], tables=[table],
             rule=f"{RULE} Tolerance: {100 * self.tolerance:g} percentage points of the share alive. The intervals of "
             "the shares are Greenwood's, log-log, and Wilson's where all or none are alive; a single run has one too."
             if reference else "",
             caveats=_caveats(sides),
         )
+
+    def _row(self, curves: Mapping[str, SurvivalCurve], note: str = "") -> Row:
+        """Shares alive at the longest time at which all are known."""
+        time = _known(curves)
+        alive = {side: curve.at(time) for side, curve in curves.items()}
+        reference = alive.pop("AIMD", None)
+        return estimates_row(f"runs alive after {duration(time)}", "", alive, reference, self.tolerance, note)
 
     def _definition(self) -> str:
         low, high = self.limits.temperature
@@ -251,7 +260,7 @@ class _Watch:
 
 
 class _ClosePairs:
-    """Finds two atoms nearer than the limits (N, N) in Å, from a list of pairs that is searched anew only when needed."""
+    """Finds two atoms nearer than the limits (N, N) in Å, from a list of pairs that is renewed only when needed."""
 
     def __init__(self, limits: np.ndarray) -> None:
         self._limits = limits
@@ -314,6 +323,13 @@ def _pair(numbers: np.ndarray, pair: tuple[int, int]) -> str:
 
 def _curve(runs: Sequence[Life]) -> SurvivalCurve:
     return kaplan_meier(np.array([run.observed for run in runs]), np.array([run.end is not None for run in runs]))
+
+
+def _known(curves: Mapping[str, SurvivalCurve]) -> float:
+    """How long all shares are known, fs: to the last observation, or for ever where none is alive any more."""
+    ends = [float(curve.times[-1]) for curve in curves.values()]
+    return min((end for end, curve in zip(ends, curves.values(), strict=True) if curve.alive[-1] > 0.0),
+               default=max(ends))
 
 
 def _steps(side: str, curve: SurvivalCurve) -> Curve:

@@ -56,24 +56,32 @@ class LaggedProducts:
 
     Every pair of frames up to the longest lag counts once, as in the textbook double sum, so nothing depends on how
     the frames arrive. It is evaluated as a correlation by FFT (Wiener–Khinchin), a few lags' worth of origins at a
-    time with zeros appended so that nothing wraps around. Memory is that of two to four times `n_lags` frames.
+    time with zeros appended so that nothing wraps around. Two to four times `n_lags` frames are held; where these are
+    too large, those of every so manieth atom of each group, which then stand for all.
 
     Args:
         n_lags: lags 0 … n_lags − 1.
         group: of each atom, (N,), from 0.
         weights: of each atom, (N,).
+        most: bytes of the frames held.
     """
 
-    def __init__(self, n_lags: int, group: np.ndarray, weights: np.ndarray) -> None:
-        self._n_lags, self._group, self._weights = n_lags, group, weights
-        self._buffer = np.empty((_fft_length(2 * n_lags), len(group), 3))
+    def __init__(self, n_lags: int, group: np.ndarray, weights: np.ndarray, most: int = 128_000_000) -> None:
+        n_held = _fft_length(2 * n_lags)
+        every = -(-n_held * len(group) * 24 // most)
+        members = [np.flatnonzero(group == g) for g in range(int(group.max()) + 1)]
+        self._atoms = np.concatenate([atoms[::every] for atoms in members])
+        stands_for = np.array([len(atoms) / len(atoms[::every]) for atoms in members])
+        self._n_lags, self._group = n_lags, group[self._atoms]
+        self._weights = weights[self._atoms] * stands_for[self._group]
+        self._buffer = np.empty((n_held, len(self._atoms), 3))
         self._held = 0
         self._sums = np.zeros((int(group.max()) + 1, n_lags))
 
     def add(self, values: np.ndarray) -> None:
         """Take in the next frames, (T, N, 3)."""
         while len(values):
-            taken = values[: len(self._buffer) - self._held]
+            taken = values[: len(self._buffer) - self._held, self._atoms]
             self._buffer[self._held : self._held + len(taken)] = taken
             self._held += len(taken)
             values = values[len(taken) :]
@@ -118,8 +126,10 @@ class AutocorrelationOfRun:
     """
 
     def __init__(self, first: Trajectory, depth: float, widest: float) -> None:
-        self._first, self._widest = first.window(0, 1), widest
-        _, group = np.unique(first.numbers, return_inverse=True)
+        self._source, self._elements, self._widest = first.source, first.elements, widest
+        species, group = np.unique(first.numbers, return_inverse=True)
+        free = np.ones((len(group), 3), dtype=bool) if first.fixed is None else ~first.fixed
+        self._n_freedom, self._n_components = first.n_freedom, np.bincount(group, free.sum(axis=1)).astype(int)
         weights = units.KINETIC * first.masses
         self._stretches = EvenStretches(
             lambda spacing: LaggedProducts(int(depth / spacing) + 1, group, weights), FEWEST_FRAMES, widest
@@ -137,11 +147,9 @@ class AutocorrelationOfRun:
         if stretch is None:
             raise NotApplicable(f"no {FEWEST_FRAMES} frames in a row are evenly spaced by {self._widest:.3g} fs or "
                                 "less, which the highest frequency needs")
-        run, sums = self._first, stretch.correlation.sums()
-        sums = sums[:, : (stretch.n_frames + 1) // 2]
-        free = np.ones((len(run.numbers), 3), dtype=bool) if run.fixed is None else ~run.fixed
+        sums = stretch.correlation.sums()[:, : (stretch.n_frames + 1) // 2]
         return Autocorrelation(
-            source=run.source, elements=run.elements, spacing=stretch.spacing, duration=stretch.duration,
-            values=sums / (stretch.n_frames - np.arange(sums.shape[1])), n_freedom=run.n_freedom,
-            n_components=np.array([free[run.numbers == z].sum() for z in np.unique(run.numbers)]),
+            source=self._source, elements=self._elements, spacing=stretch.spacing, duration=stretch.duration,
+            values=sums / (stretch.n_frames - np.arange(sums.shape[1])), n_freedom=self._n_freedom,
+            n_components=self._n_components,
         )
