@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dtmd.errors import DtmdError
-from dtmd.observables.conservation import Conservation, conservation, mean_temperature, total_energy_change
+from dtmd.observables.conservation import Conservation, conservation, total_energy_change
 from dtmd.observables.dissociation import (
     BondCriterion, DissociationCount, bonds_at_start, count_dissociations,
 )
@@ -17,13 +17,13 @@ from dtmd.observables.distance_comparison import (
 )
 from dtmd.observables.distances import pair_distances
 from dtmd.observables.rollout_comparison import RolloutComparison, compare_rollouts
-from dtmd.observables.statistics import Z95, Estimate, mean_over_runs
+from dtmd.observables.series import thinned
+from dtmd.observables.statistics import Estimate, mean_over_runs
+from dtmd.observables.temperature import mean_of_runs, mean_temperature, with_standard_error
 from dtmd.trajectory import Trajectory
 
 CELL_TOLERANCE = 0.01
 """Largest relative difference of cell lengths, and of the cosines of the angles."""
-
-_SERIES_LENGTH = 2000
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def _side(
         if run.velocities is None:
             skipped.append((f"temperature, energy ({name})", f"{run.source}: no velocities"))
         else:
-            temperature = _temperature(run)
+            temperature = with_standard_error(*mean_temperature(run))
             temperatures.append(_series(run, run.temperatures()))
             if run.energies is None:
                 skipped.append((f"energy conservation ({name})", f"{run.source}: no potential energy"))
@@ -259,21 +259,10 @@ def _side(
     means = [run.temperature for run in described if run.temperature]
     return Side(
         runs=described, drift=mean_over_runs(drifts, settings.seed) if len(drifts) else None,
-        temperature=_mean_temperature(means, settings.seed) if means else None,
+        temperature=mean_of_runs(means, settings.seed) if means else None,
         distance_stride=frame_stride(runs), bonds=bonds, energies=energies, temperatures=temperatures,
     )
 
 
-def _temperature(run: Trajectory) -> Estimate:
-    mean, error = mean_temperature(run)
-    return Estimate(mean) if error is None else Estimate(mean, mean - Z95 * error, mean + Z95 * error)
-
-
-def _mean_temperature(runs: list[Estimate], seed: int) -> Estimate:
-    """Over runs; a single run keeps the interval of its own blocks."""
-    return runs[0] if len(runs) == 1 else mean_over_runs(np.array([run.value for run in runs]), seed)
-
-
 def _series(run: Trajectory, values: np.ndarray) -> Series:
-    stride = -(-len(run) // _SERIES_LENGTH)
-    return Series(run.source, (run.times - run.times[0])[::stride], values[::stride])
+    return Series(run.source, *thinned(run.times - run.times[0], values))

@@ -152,13 +152,14 @@ class Trajectory:
         """Kinetic energy of each frame, eV, shape (T,); needs velocities."""
         return 0.5 * units.KINETIC * np.einsum("n,tni,tni->t", self.masses, self.velocities, self.velocities)
 
-    def temperatures(self) -> np.ndarray:
-        """Temperature of each frame, K, shape (T,); needs velocities.
+    @property
+    def n_freedom(self) -> int:
+        """Degrees of freedom: 3N − 3; where atoms are held, as many as components that are not; at least 1."""
+        return max(1, 3 * len(self.numbers) - (3 if self.fixed is None else int(self.fixed.sum())))
 
-        3N − 3 degrees of freedom; where atoms are held, as many as components that are not.
-        """
-        n_freedom = 3 * len(self.numbers) - (3 if self.fixed is None else int(self.fixed.sum()))
-        return 2.0 * self.kinetic_energies() / (max(n_freedom, 1) * units.BOLTZMANN)
+    def temperatures(self) -> np.ndarray:
+        """Temperature of each frame, K, shape (T,); needs velocities."""
+        return 2.0 * self.kinetic_energies() / (self.n_freedom * units.BOLTZMANN)
 
     def window(self, start: int, stop: int) -> Trajectory:
         """Frames start … stop − 1 as a trajectory of their own (views, no copy)."""

@@ -15,7 +15,7 @@ from scipy.stats import binomtest, wasserstein_distance
 
 from dtmd import units
 from dtmd.ingest import read_aimd
-from dtmd.observables.conservation import conservation, mean_temperature
+from dtmd.observables.conservation import conservation
 from dtmd.observables.dissociation import (
     BondCriterion, bond_breaks, count_dissociations, dissociation, hydrogen_molecules,
 )
@@ -27,6 +27,7 @@ from dtmd.observables.force_error import force_error, force_error_by_species
 from dtmd.observables.histograms import overlap, share_outside, stack, wasserstein
 from dtmd.observables.rollout import find_start, follow
 from dtmd.observables.statistics import block_average, frame_weights, interval, resamples, wilson_interval
+from dtmd.observables.temperature import mean_temperature
 from dtmd.trajectory import Trajectory
 
 CELLS = {

@@ -37,7 +37,8 @@ from dtmd.files import sha256, write_text
 from dtmd.ingest import read_aimd
 from dtmd.launcher.display import LaunchDisplay
 from dtmd.launcher.processes import processes
-from dtmd.observables.conservation import Conservation, conservation, mean_temperature, total_energy_change
+from dtmd.observables.conservation import Conservation, conservation, total_energy_change
+from dtmd.observables.temperature import mean_temperature
 from dtmd.presentation.figures import CYCLE, DASHED, PRINT_STYLE, write_figure
 from dtmd.units import FS_PER_PS
 

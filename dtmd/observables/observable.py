@@ -28,7 +28,11 @@ class Accumulator(Protocol):
         """
 
     def result(self) -> Any:
-        """What is kept of the run; it can be pickled."""
+        """What is kept of the run; it can be pickled.
+
+        Raises:
+            NotApplicable: only now it shows that the run has nothing to look at.
+        """
 
 
 class Observable(ABC):

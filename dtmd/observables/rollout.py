@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ase.geometry import complete_cell
 
 from dtmd.observables.force_error import force_error_by_species
+from dtmd.observables.series import n_finite
 from dtmd.trajectory import Trajectory
 
 TIME_TOLERANCE = 1e-3
@@ -39,6 +41,8 @@ class Rollout:
         reference_forces: the same norm of the AIMD forces themselves, shape (K + 1, n_species).
         rmsd: root mean square over atoms of the difference in displacement, Å, shape (K + 1,).
         n_even: T, the steps 1 … T at even spacing from the start that the mean is taken over.
+        ended: time of the first frame in which the run is not finite, fs; it and all after it are left out. None where
+            there is none within the reference.
     """
 
     times: np.ndarray
@@ -46,13 +50,14 @@ class Rollout:
     reference_forces: np.ndarray
     rmsd: np.ndarray
     n_even: int
+    ended: float | None
 
     def mean_errors(self, n_steps: int) -> np.ndarray:
         """Mean over the steps 1 … n_steps of the force error of each species; their sum is the MEPA."""
         return self.force_errors[1 : n_steps + 1].mean(axis=0)
 
 
-def find_start(run: Trajectory, references: list[Trajectory], tolerance: float) -> Start | None:
+def find_start(run: Trajectory, references: Sequence[Trajectory], tolerance: float) -> Start | None:
     """The AIMD frame on which the first frame of `run` lies, or None.
 
     Scaled coordinates are compared, with periodic images and a common translation taken out, so
@@ -72,7 +77,7 @@ def find_start(run: Trajectory, references: list[Trajectory], tolerance: float) 
     return min(matches, key=lambda start: (start.velocity_difference or 0.0, start.distance), default=None)
 
 
-def start_at(run: Trajectory, references: list[Trajectory], trajectory: int, frame: int) -> Start:
+def start_at(run: Trajectory, references: Sequence[Trajectory], trajectory: int, frame: int) -> Start:
     """The start on a given AIMD frame, however well it agrees."""
     reference = references[trajectory]
     difference = None
@@ -111,32 +116,65 @@ def _start_distances(run: Trajectory, reference: Trajectory) -> np.ndarray:
     return np.linalg.norm(difference @ own, axis=-1).max(axis=1)
 
 
-def common_frames(run: Trajectory, reference: Trajectory, frame: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the frames of `run` and of `reference` at the same time after the start at `frame`."""
-    own, other = run.times - run.times[0], reference.times - reference.times[frame]
-    nearest = np.clip(np.searchsorted(other, own - TIME_TOLERANCE), 0, len(other) - 1)
-    shared = np.flatnonzero(np.abs(other[nearest] - own) <= TIME_TOLERANCE)
-    return shared, nearest[shared]
+class Follower:
+    """Force error and displacement of a run against a reference from one of its frames on, in one pass.
+
+    Args:
+        first: first frames of the run, with forces.
+        reference: AIMD with forces.
+        frame: of the reference, on which the run starts.
+    """
+
+    def __init__(self, first: Trajectory, reference: Trajectory, frame: int) -> None:
+        self._start, self._positions = float(first.times[0]), first.positions[0].copy()
+        self._reference, self._frame = reference, frame
+        self._rotation = _rotation(first, reference, frame)
+        self._elapsed = reference.times - reference.times[frame]
+        self._parts: list[tuple[np.ndarray, ...]] = []
+        self._ended: float | None = None
+
+    def add(self, frames: Trajectory) -> None:
+        """Take in the next frames; only those at times of the reference are kept of."""
+        if self._ended is not None:
+            return
+        elapsed = frames.times - self._start
+        elapsed = elapsed[elapsed <= self._elapsed[-1] + TIME_TOLERANCE]
+        if not len(elapsed):
+            return
+        n = n_finite(frames.positions[: len(elapsed)], frames.forces[: len(elapsed)])
+        if n < len(elapsed):
+            self._ended = float(elapsed[n])
+        mine, theirs = self._common(elapsed[:n])
+        if not len(mine):
+            return
+        forces = self._reference.forces[theirs] @ self._rotation
+        moved = frames.positions[mine] - self._positions
+        expected = (self._reference.positions[theirs] - self._reference.positions[self._frame]) @ self._rotation
+        self._parts.append((
+            elapsed[mine],
+            force_error_by_species(frames.forces[mine], forces, frames.numbers),
+            force_error_by_species(np.zeros_like(forces), forces, frames.numbers),
+            np.sqrt(np.mean(np.sum((moved - expected) ** 2, axis=-1), axis=-1)),
+        ))
+
+    def result(self) -> Rollout | None:
+        """None where no time after the start is on both sides."""
+        if sum(len(part[0]) for part in self._parts) < 2:
+            return None
+        times, errors, scales, rmsd = (np.concatenate(values) for values in zip(*self._parts, strict=True))
+        even = np.abs(np.diff(times) - times[1]) <= TIME_TOLERANCE
+        n_even = len(even) if even.all() else int(np.argmin(even))
+        return Rollout(times, errors, scales, rmsd, n_even, self._ended)
+
+    def _common(self, elapsed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the frames of the run and of the reference at the same time after the start."""
+        nearest = np.clip(np.searchsorted(self._elapsed, elapsed - TIME_TOLERANCE), 0, len(self._elapsed) - 1)
+        shared = np.flatnonzero(np.abs(self._elapsed[nearest] - elapsed) <= TIME_TOLERANCE)
+        return shared, nearest[shared]
 
 
 def follow(run: Trajectory, reference: Trajectory, frame: int) -> Rollout | None:
-    """Force error and displacement of `run` against `reference` from its `frame` on.
-
-    Needs forces on both sides; None where no time after the start is on both sides.
-    """
-    mine, theirs = common_frames(run, reference, frame)
-    if len(mine) < 2:
-        return None
-    rotation = _rotation(run, reference, frame)
-    forces = reference.forces[theirs] @ rotation
-    moved = run.positions[mine] - run.positions[0]
-    expected = (reference.positions[theirs] - reference.positions[frame]) @ rotation
-    times = run.times[mine] - run.times[0]
-    even = np.abs(np.diff(times) - times[1]) <= TIME_TOLERANCE
-    return Rollout(
-        times=times,
-        force_errors=force_error_by_species(run.forces[mine], forces, run.numbers),
-        reference_forces=force_error_by_species(np.zeros_like(forces), forces, run.numbers),
-        rmsd=np.sqrt(np.mean(np.sum((moved - expected) ** 2, axis=-1), axis=-1)),
-        n_even=len(even) if even.all() else int(np.argmin(even)),
-    )
+    """A whole run against `reference` from its `frame` on; needs forces on both sides."""
+    follower = Follower(run, reference, frame)
+    follower.add(run)
+    return follower.result()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,41 +88,67 @@ def compare_rollouts(
         found = _follow_one(run, aimd, tolerance, given)
         if isinstance(found, str):
             left_out.append((run.source, found))
-        elif runs and abs(found.rollout.times[1] - runs[0].rollout.times[1]) > TIME_TOLERANCE:
-            left_out.append((run.source, f"its frames are {found.rollout.times[1]:g} fs apart, those of "
-                             f"{runs[0].source} {runs[0].rollout.times[1]:g} fs"))
         else:
             runs.append(found)
-    return (_summarise(runs, md[0].elements, seed) if runs else None), left_out
+    runs, others = same_spacing(runs)
+    return (summarise(runs, md[0].elements, seed) if runs else None), left_out + others
 
 
-def _follow_one(
-    run: Trajectory, aimd: list[Trajectory], tolerance: float, given: Mapping[str, tuple[str, int]]
-) -> RolloutRun | str:
-    """The run followed, or the reason why not."""
-    if not all(np.array_equal(reference.numbers, run.numbers) for reference in aimd):
+def start_of(
+    first: Trajectory, aimd: Sequence[Trajectory], tolerance: float, given: Mapping[str, tuple[str, int]]
+) -> Start | str:
+    """Where a run starts on AIMD, or the reason why it cannot be followed; needs its first frame only."""
+    if not all(np.array_equal(reference.numbers, first.numbers) for reference in aimd):
         return "its atoms are in another order than in the AIMD"
-    known = next((given[name] for name in (run.source, Path(run.source).name) if name in given), None)
+    known = next((given[name] for name in (first.source, Path(first.source).name) if name in given), None)
     if known is not None:
-        start = _given_start(run, aimd, *known)
+        start = _given_start(first, aimd, *known)
     else:
-        start = find_start(run, aimd, tolerance)
+        start = find_start(first, aimd, tolerance)
         if start is None:
             return f"its first frame is on no AIMD frame within {tolerance:g} Å"
         if start.velocity_difference is not None and start.velocity_difference > VELOCITY_TOLERANCE:
             return ("it starts at AIMD positions, but its velocities differ by "
                     f"{start.velocity_difference:.1e} Å/fs")
     reference = aimd[start.trajectory]
-    if run.forces is None or reference.forces is None:
-        return f"no forces in {run.source if run.forces is None else reference.source}"
-    rollout = follow(run, reference, start.frame)
+    if first.forces is None or reference.forces is None:
+        return f"no forces in {first.source if first.forces is None else reference.source}"
+    return start
+
+
+def followed(source: str, reference: Trajectory, start: Start, rollout: Rollout | None) -> RolloutRun | str:
+    """A run with its mean error, or the reason why there is none."""
     if rollout is None:
         return f"no frame after its start is at a time that {reference.source} has"
     mepa = float(rollout.mean_errors(rollout.n_even).sum())
-    return RolloutRun(run.source, reference.source, start, mepa, rollout)
+    return RolloutRun(source, reference.source, start, mepa, rollout)
 
 
-def _given_start(run: Trajectory, aimd: list[Trajectory], reference: str, frame: int) -> Start:
+def _follow_one(
+    run: Trajectory, aimd: Sequence[Trajectory], tolerance: float, given: Mapping[str, tuple[str, int]]
+) -> RolloutRun | str:
+    """The run followed, or the reason why not."""
+    start = start_of(run, aimd, tolerance, given)
+    if isinstance(start, str):
+        return start
+    reference = aimd[start.trajectory]
+    return followed(run.source, reference, start, follow(run, reference, start.frame))
+
+
+def same_spacing(runs: Sequence[RolloutRun]) -> tuple[list[RolloutRun], list[tuple[str, str]]]:
+    """The runs whose frames are as far apart as those of the first, and the others with the reason."""
+    kept, left_out = [], []
+    for run in runs:
+        spacing, first = run.rollout.times[1], runs[0].rollout.times[1]
+        if abs(spacing - first) > TIME_TOLERANCE:
+            left_out.append((run.source, f"its frames are {spacing:g} fs apart, those of "
+                             f"{runs[0].source} {first:g} fs"))
+        else:
+            kept.append(run)
+    return kept, left_out
+
+
+def _given_start(run: Trajectory, aimd: Sequence[Trajectory], reference: str, frame: int) -> Start:
     for k, trajectory in enumerate(aimd):
         if reference in (trajectory.source, Path(trajectory.source).name):
             if not 0 <= frame < len(trajectory):
@@ -133,9 +159,13 @@ def _given_start(run: Trajectory, aimd: list[Trajectory], reference: str, frame:
     raise DtmdError(f"{run.source}: start given in {reference}, which is not among the AIMD files")
 
 
-def _summarise(runs: list[RolloutRun], elements: list[str], seed: int) -> RolloutComparison:
+def summarise(
+    runs: Sequence[RolloutRun], elements: list[str], seed: int, n_steps: int | None = None
+) -> RolloutComparison:
+    """Means over runs and over so many steps, by default as many as each run has."""
     rollouts = [run.rollout for run in runs]
-    n_steps = min(rollout.n_even for rollout in rollouts)
+    if n_steps is None:
+        n_steps = min(rollout.n_even for rollout in rollouts)
     errors = np.stack([rollout.force_errors[: n_steps + 1] for rollout in rollouts])
     total, means = errors.sum(axis=-1), np.stack([rollout.mean_errors(n_steps) for rollout in rollouts])
     low = high = None
@@ -151,5 +181,5 @@ def _summarise(runs: list[RolloutRun], elements: list[str], seed: int) -> Rollou
         species=[mean_over_runs(term, seed) for term in means.T],
         reference_force=float(scale), start_error=float(total[:, 0].mean()), end_rmsd=float(rmsd[-1]),
         times=rollouts[0].times[: n_steps + 1], mean=total.mean(axis=0), low=low, high=high,
-        species_mean=errors.mean(axis=0), rmsd=rmsd, runs=runs,
+        species_mean=errors.mean(axis=0), rmsd=rmsd, runs=list(runs),
     )

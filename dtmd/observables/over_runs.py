@@ -1,0 +1,52 @@
+"""One number of every run of every side, put together as a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dtmd.observables.section import Row, judged
+from dtmd.observables.statistics import Estimate, mean_over_runs
+
+RULE = ("Over several runs the number is their mean, with the 95 % bootstrap interval over runs. A side agrees where "
+        "the whole interval of its difference lies within the tolerance, differs where none of it does, and there is "
+        "not enough data otherwise, or where a side is a single run.")
+
+
+def difference(one: Estimate, other: Estimate) -> Estimate:
+    """`one` less `other` of independent numbers, with the interval that follows from theirs.
+
+    The distances of each number to its own bounds are added in quadrature (Zou and Donner 2008, doi:10.1002/sim.3095),
+    which for symmetric intervals adds the variances, and keeps skew ones of shares as they are.
+    """
+    value = one.value - other.value
+    if None in (one.low, one.high, other.low, other.high):
+        return Estimate(value)
+    down = np.hypot(one.value - one.low, other.high - other.value)
+    up = np.hypot(one.high - one.value, other.value - other.low)
+    return Estimate(value, float(value - down), float(value + up))
+
+
+def estimates_row(
+    quantity: str, unit: str, md: Mapping[str, Estimate], aimd: Estimate | None, tolerance: float | None = None,
+    note: str = "",
+) -> Row:
+    """A row of numbers that are known of each side; judged where there is a tolerance and a reference."""
+    differences = {} if aimd is None else {side: difference(value, aimd) for side, value in md.items()}
+    verdicts = {} if tolerance is None else {side: judged(d, tolerance) for side, d in differences.items()}
+    return Row(quantity, unit, aimd, md, differences, verdict=verdicts, note=note)
+
+
+def means(values: Mapping[str, Sequence[float]], seed: int) -> dict[str, Estimate]:
+    """Mean over the runs of each side that has any."""
+    return {side: mean_over_runs(np.array(of_runs), seed) for side, of_runs in values.items() if len(of_runs)}
+
+
+def means_row(
+    quantity: str, unit: str, md: Mapping[str, Sequence[float]], aimd: Sequence[float], seed: int,
+    tolerance: float | None = None, note: str = "",
+) -> Row:
+    """A row of the means over runs; values of each run by side, and of each run of the AIMD."""
+    reference = mean_over_runs(np.array(aimd), seed) if len(aimd) else None
+    return estimates_row(quantity, unit, means(md, seed), reference, tolerance, note)

@@ -1,0 +1,134 @@
+"""The rollout error as an observable: today's numbers in one pass, several models, and runs that leave or break."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dtmd.ingest import read_aimd
+from dtmd.observables.observable import NotApplicable
+from dtmd.observables.rollout_comparison import compare_rollouts
+from dtmd.observables.rollout_error import RolloutError
+from dtmd.trajectory import Trajectory
+
+AIMD = Path(__file__).parents[1] / "inputs" / "aimd"
+
+
+@pytest.fixture(scope="module")
+def aimd():
+    return read_aimd([AIMD / "test"])
+
+
+def started(reference, frame, error, source, n_frames=100, drift=0.0):
+    """A run from a frame of the reference with every force off by `error`, which drifts by so many Å/fs per atom."""
+    part = reference.window(frame, frame + n_frames)
+    directions = np.where(np.arange(len(part.numbers)) % 2, 1.0, -1.0)[:, None] * [1.0, 0.0, 0.0]
+    times = part.times - part.times[0]
+    return replace(part, times=times, positions=part.positions + drift * times[:, None, None] * directions,
+                   forces=part.forces + error, source=source)
+
+
+def result(observable, run, block=1000):
+    accumulator = observable.start(run.window(0, 1))
+    for k in range(0, len(run), block):
+        accumulator.add(run.window(k, min(k + block, len(run))), np.ones(block))
+    return accumulator.result()
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_blocks_give_the_numbers_of_whole_runs(aimd, block):
+    runs = [started(aimd[0], 40, 0.1, "a", drift=1e-3), started(aimd[1], 150, 0.3, "b", n_frames=120)]
+    expected, left_out = compare_rollouts(runs, aimd, 1e-3, {}, seed=0)
+    assert left_out == []
+    observable = RolloutError(aimd)
+    found = [result(observable, run, block) for run in runs]
+    for own, theirs in zip(found, expected.runs, strict=True):
+        assert (own.source, own.reference, own.start, own.rollout.n_even) == (
+            theirs.source, theirs.reference, theirs.start, theirs.rollout.n_even)
+        for name in ("times", "force_errors", "reference_forces", "rmsd"):
+            np.testing.assert_allclose(getattr(own.rollout, name), getattr(theirs.rollout, name), rtol=1e-12, atol=0)
+    rows = observable.compare({"MD": found}, []).rows
+    assert rows[0].md["MD"].value == pytest.approx(expected.mepa.value)
+    assert (rows[0].md["MD"].low, rows[0].md["MD"].high) == pytest.approx((expected.mepa.low, expected.mepa.high))
+    assert rows[0].md["MD"].value == pytest.approx(3 * 0.2)  # H, C and Pd
+    assert [row.md["MD"].value for row in rows[1:4]] == pytest.approx([0.2] * 3)
+    assert "99 steps" in rows[0].quantity
+
+
+def test_models_are_paired_over_the_same_starts(aimd):
+    observable = RolloutError(aimd)
+    starts = [(0, 0), (0, 50), (1, 20), (1, 120)]
+    spread = (0.1, 0.5, 0.2, 0.9)  # the starts differ far more than the models
+    one, two = ([result(observable, started(aimd[k], frame, error + more, f"{name} {k} {frame}"))
+                 for (k, frame), error in zip(starts, spread, strict=True)]
+                for name, more in (("one", 0.0), ("two", 0.02)))
+    section = observable.compare({"one": one, "two": two[1:], "elsewhere": [
+        result(observable, started(aimd[0], 77, 0.1, "elsewhere"))]}, [])
+    row = next(row for row in section.rows if "less that of one" in row.quantity)
+    assert list(row.md) == ["two"] and row.note == "two: 3 starts in common; elsewhere: 0 starts in common"
+    assert row.md["two"].value == pytest.approx(3 * 0.02)
+    assert row.md["two"].high - row.md["two"].low < 1e-9  # while each model alone is uncertain by far more
+    assert section.rows[0].md["two"].high - section.rows[0].md["two"].low > 0.1
+    assert [curve.side for curve in section.plots[0].curves] == ["one", "two", "elsewhere"]
+
+
+def test_the_time_at_which_a_run_leaves_the_reference(aimd):
+    observable = RolloutError(aimd, leaves=0.0202)
+    leaves, stays = (result(observable, started(aimd[0], 0, 0.1, name, drift=drift), 9)
+                     for name, drift in (("leaves", 1e-3), ("stays", 1e-6)))
+    section = observable.compare({"MD": [leaves, stays]}, [])
+    row = next(row for row in section.rows if row.quantity.startswith("time until the RMSD passes 0.0202 Å"))
+    assert row.md["MD"].value == pytest.approx((20.5 + 49.5) / 2)  # 1e-3 Å/fs · 20.5 fs > 0.0202 Å
+    assert [entry[6] for entry in section.tables[0].rows] == ["20.5\u00a0fs", "–"]
+
+
+def test_a_run_that_breaks_counts_up_to_there_and_is_named(aimd):
+    run = started(aimd[0], 0, 0.1, "broken")
+    run.forces[60:, 3] = np.nan
+    observable = RolloutError(aimd)
+    found = result(observable, run, 13)
+    assert (found.rollout.n_even, found.rollout.ended) == (59, 30.0) and found.mepa == pytest.approx(0.3)
+    section = observable.compare({"MD": [found, result(observable, started(aimd[1], 0, 0.1, "whole"))]}, [])
+    assert "59 steps" in section.rows[0].quantity and any("broken: not finite" in text for text in section.caveats)
+
+
+def test_only_what_the_reference_covers_is_kept(aimd):
+    """The run goes on for three times as long as the AIMD, and breaks there."""
+    whole = started(aimd[0], 200, 0.1, "long", n_frames=120)
+    n = len(whole)
+    long = Trajectory(
+        numbers=whole.numbers, masses=whole.masses, pbc=whole.pbc, cells=np.concatenate([whole.cells] * 3),
+        times=0.5 * np.arange(3 * n), positions=np.concatenate([whole.positions] * 3),
+        velocities=np.concatenate([whole.velocities] * 3),
+        forces=np.concatenate([whole.forces, *[np.full_like(whole.forces, np.nan)] * 2]), source="long",
+    )
+    found = result(RolloutError(aimd), long, 17)
+    assert len(found.rollout.times) == 120 and found.rollout.ended is None and found.mepa == pytest.approx(0.3)
+
+
+def test_runs_that_cannot_be_followed_say_why(aimd):
+    observable = RolloutError(aimd)
+    run = started(aimd[0], 0, 0.1, "run")
+    with pytest.raises(NotApplicable, match="no forces in run"):
+        observable.start(replace(run, forces=None))
+    with pytest.raises(NotApplicable, match="velocities differ"):
+        observable.start(replace(run, velocities=run.velocities * 1.5))
+    with pytest.raises(NotApplicable, match="on no AIMD frame"):
+        observable.start(replace(run, positions=run.positions + np.random.default_rng(0).normal(size=(57, 3))))
+    with pytest.raises(NotApplicable, match="no frame after its start"):
+        result(observable, run.window(0, 1))
+    given = RolloutError(aimd, starts={"run": (aimd[1].source, 5)})
+    assert result(given, run).start.frame == 5
+
+
+def test_runs_of_another_spacing_are_left_out_and_named(aimd):
+    observable = RolloutError(aimd)
+    run = started(aimd[0], 0, 0.1, "fine")
+    coarse = started(aimd[1], 0, 0.1, "coarse")
+    every = np.arange(0, 100, 2)
+    coarse = replace(coarse, times=coarse.times[every], cells=coarse.cells[every], positions=coarse.positions[every],
+                     velocities=coarse.velocities[every], forces=coarse.forces[every], energies=coarse.energies[every])
+    section = observable.compare({"a": [result(observable, run)], "b": [result(observable, coarse)]}, [])
+    assert list(section.rows[0].md) == ["a"]
+    assert "coarse: left out, as its frames are 1 fs apart, those of fine 0.5 fs" in section.caveats
