@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -245,63 +245,67 @@ def run(
     console.print(f"{len(chosen) - len(failed)} of {len(chosen)} runs finished; next: dtmd compare {output} {starts} "
                   f"-o {output / 'comparison'}" + (f" --model {model}" if model else ""), soft_wrap=True)
     if then_compare:
-        compare([output, starts], output / "comparison", model, aimd_timestep=timestep, allow=allow)
+        compare([str(output), str(starts)], output / "comparison", aimd_timestep=timestep, allow=allow)
     if failed:
         sys.exit(1)
 
 
 @app.command()
 def compare(
-    trajectories: Annotated[list[Path], typer.Argument(
-        help="MD: LAMMPS dumps or folders of `dtmd run`; then the AIMD.")],
+    trajectories: Annotated[list[str], typer.Argument(
+        metavar="[NAME=]MD... AIMD", help="MD: files or folders of `dtmd run`, those of one potential under one name; "
+        "files of a run that was restarted as A+B. Then the AIMD.")],
     output: Annotated[Path, typer.Option("-o", help="Folder of the report.")] = Path("comparison"),
-    model: Annotated[Optional[Path], typer.Option(help="The exported potential, for the report's provenance.")] = None,
-    timestep: Annotated[Optional[float], typer.Option(help="MD time step in fs, for dumps without times.")] = None,
+    against: Annotated[Optional[list[str]], typer.Option(
+        help="NAME=MD: another side, such as another potential; may be repeated.")] = None,
+    model: Annotated[Optional[list[str]], typer.Option(
+        help="[NAME=]FILE: the exported potential of a side, for the report's provenance; may be repeated.")] = None,
+    observables: Annotated[Optional[Path], typer.Option(
+        help="YAML file with settings of the observables; `dtmd observables` prints all keys.")] = None,
+    fail_on_difference: Annotated[bool, typer.Option(
+        "--fail-on-difference", help="Exit with code 1 if any observable differs.")] = False,
+    jobs: Annotated[Optional[int], typer.Option(
+        help="Files that are read at the same time; by default as cores allow.", min=1)] = None,
+    timestep: Annotated[Optional[float], typer.Option(help="MD time step in fs, for files without times.")] = None,
     aimd_timestep: Annotated[Optional[float], typer.Option(help="Likewise for AIMD files without it.")] = None,
     start: Annotated[Optional[list[str]], typer.Option(
         help="RUN=AIMD_FILE@FRAME: where a run began, if its positions do not tell; may be repeated.")] = None,
-    bond: Annotated[Optional[list[str]], typer.Option(
-        help="I-J: atom ids (from 1) of a bond to follow, in place of the H2 molecules; may be repeated.")] = None,
-    broken_above: Annotated[float, typer.Option(help="Å; a bond longer than this is broken …")] = 1.5,
-    bonded_below: Annotated[float, typer.Option(help="Å; … unless it is shorter than this again …")] = 1.0,
-    persistence: Annotated[float, typer.Option(help="fs; … within this time.")] = 50.0,
     allow: Allowed = None,
 ) -> None:
-    """Do MD trajectories agree with AIMD? Writes report.html and metrics.json."""
-    from dtmd.artefact import read_metadata
-    from dtmd.compare import CompareSettings
-    from dtmd.compare import compare as run_comparison
-    from dtmd.ensemble.results import read_results
+    """Do MD trajectories agree with AIMD? Writes report.html, metrics.json, figures and curves."""
+    from dtmd.comparison.comparing import compare as run_comparison
+    from dtmd.comparison.settings import load_settings
+    from dtmd.comparison.sides import sides_of
+    from dtmd.comparison_report.report import write_report
+    from dtmd.comparison_report.terminal import notes, summary_table
     from dtmd.ingest import read_aimd
-    from dtmd.observables.dissociation import BondCriterion
-    from dtmd.report import write_report
-    from dtmd.report_summary import SUMMARY_COLUMNS, summary_rows
+    from dtmd.launcher.processes import n_cores
+    from dtmd.presentation.progress import BytesDisplay
 
-    if len(trajectories) < 2:
+    *md, aimd = trajectories
+    if not [*md, *(against or [])]:
         raise DtmdError("give at least one MD trajectory and, last, the AIMD: dtmd compare run.lammpstrj aimd/")
-    *dumps, aimd = trajectories
-    settings = CompareSettings(
-        criterion=BondCriterion(broken_above, bonded_below, persistence),
-        bonds=[_bond(text) for text in bond] if bond else None,
-        starts=dict(_start(text) for text in start or []),
-    )
-    metadata = read_metadata(model) if model else None
-    reference = read_aimd([aimd], aimd_timestep, allow or [])
-    results = read_results(dumps, timestep)
-    settings = replace(settings, starts=results.starts(reference, settings.start_tolerance) | settings.starts)
-    comparison = run_comparison(results.trajectories, reference, settings)
-    comparison = replace(comparison, skipped=[*results.left_out, *comparison.skipped])
-    report = write_report(comparison, output, metadata)
-    table = Table(*SUMMARY_COLUMNS)
-    for row in summary_rows(comparison):
-        table.add_row(*vars(row).values())
-    console.print(table)
-    for run in comparison.md.runs + comparison.aimd.runs:
-        for note in run.notes:
-            console.print(f"{run.source}: {note}", markup=False, soft_wrap=True)
-    for observable, reason in comparison.skipped:
-        console.print(f"skipped: {observable}: {reason}", markup=False, soft_wrap=True)
+    settings = load_settings(observables, dict(_start(text) for text in start or []))
+    sides = sides_of([*md, *(against or [])], model or [], timestep)
+    reference = read_aimd([Path(aimd)], aimd_timestep, allow or [])
+    with BytesDisplay(console, sum(run.n_bytes for side in sides for run in side.runs)) as display:
+        comparison = run_comparison(
+            sides, reference, settings, jobs or n_cores(), display.read, command=shlex.join(["dtmd", *sys.argv[1:]]))
+    report = write_report(comparison.sections, comparison.header, output)
+    console.print(summary_table(comparison.sections, comparison.header))
+    for line in notes(comparison.header):
+        console.print(line, markup=False, soft_wrap=True)
     console.print(f"report: {report}", soft_wrap=True)
+    if fail_on_difference and comparison.differs:
+        sys.exit(1)
+
+
+@app.command()
+def observables() -> None:
+    """Print all observables with their settings as a YAML file for `dtmd compare --observables`."""
+    from dtmd.comparison.settings import default_yaml
+
+    console.print(default_yaml(), markup=False, soft_wrap=True, end="")
 
 
 @app.command()
@@ -525,14 +529,6 @@ def _print_table(titles: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*map(escape, row))
     Console(highlight=False, width=max(console.width, 120)).print(table)
-
-
-def _bond(text: str) -> tuple[int, int]:
-    """Atom indices from 0 of a bond given by ids from 1."""
-    first, _, second = text.partition("-")
-    if not (first.isdigit() and second.isdigit() and int(first) > 0 and int(second) > 0):
-        raise DtmdError(f"--bond {text}: write two atom ids, counted from 1, as in --bond 1-2")
-    return int(first) - 1, int(second) - 1
 
 
 def _start(text: str) -> tuple[str, tuple[str, int]]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
@@ -21,6 +21,7 @@ from dtmd.curriculum import Progress
 from dtmd.ingest.formats import Found
 from dtmd.ingestion import Row
 from dtmd.presentation.numbers import NOTHING, clock
+from dtmd.presentation.progress import BarDisplay, BytesDisplay
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +147,8 @@ def _error(value: float | None) -> str:
     return "diverged" if value is None else f"{value:.4f}"
 
 
-class ReadingDisplay:
-    """A bar over the bytes of all files that are read, with the time that is left.
+class ReadingDisplay(BytesDisplay):
+    """A bar over the bytes of all runs that are read.
 
     Args:
         console: where to; nothing is shown on anything but a terminal.
@@ -158,49 +159,23 @@ class ReadingDisplay:
     """
 
     def __init__(self, console: Console, found: Found) -> None:
-        self._bars = Bars(
-            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
-        )
         sizes = {path: path.stat().st_size for _, source in found.runs for path in source.files}
         self.n_bytes = sum(sizes.values())
-        self._task = self._bars.add_task("reading", total=self.n_bytes)
+        super().__init__(console, self.n_bytes)
         self._n_runs, self._n_done = len(found.runs), 0
-
-    def __enter__(self) -> ReadingDisplay:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def read(self, n_bytes: int) -> None:
-        """After every piece of a file."""
-        self._bars.advance(self._task, n_bytes)
 
     def run_done(self, row: Row) -> None:
         """After every run."""
         self._n_done += 1
-        self._bars.update(self._task, description=f"run {self._n_done} of {self._n_runs}: {row.verdict[:40]}")
+        self.bars.update(self.task, description=f"run {self._n_done} of {self._n_runs}: {row.verdict[:40]}")
 
 
-class CompilingDisplay:
+class CompilingDisplay(BarDisplay):
     """A bar over the parts of a potential that are compiled; on a terminal only."""
 
     def __init__(self, console: Console) -> None:
-        self._bars = Bars(
-            TextColumn("compiling {task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
-        )
-        self._task = self._bars.add_task("", total=None)
-
-    def __enter__(self) -> CompilingDisplay:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        super().__init__(console, MofNCompleteColumn(), TimeRemainingColumn(), description="compiling", total=None)
 
     def compiling(self, name: str, done: int, total: int) -> None:
         """The part that is begun, how many are done, and how many there are."""
-        self._bars.update(self._task, description=name, completed=done, total=total)
+        self.bars.update(self.task, description=f"compiling {name}", completed=done, total=total)

@@ -33,16 +33,15 @@ lammps info
 agreement
 doctor other_lammps
 observables
-compare
-report_summary report_figures
-report evaluation ensemble comparison_report
+comparison_report evaluation ensemble
+comparison
 cli
 __main__
 """
 
 RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module in line.split()}
 LIGHT = ("plugin", "resources", "errors", "units", "files", "trajectory", "store", "ingest", "md", "ingestion",
-         "observables", "compare", "report", "comparison_report", "presentation", "launcher", "lmp", "children")
+         "observables", "comparison", "comparison_report", "presentation", "launcher", "lmp", "children")
 
 
 def imports(path: Path) -> set[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dtmd.errors import DtmdError
-from dtmd.report_summary import short_names
+from dtmd.presentation.numbers import short_names
 from dtmd.trajectory import Trajectory
 
 CHOICES = ("random", "first", "spread")

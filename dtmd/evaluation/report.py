@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
 from dtmd.checkpoint import provenance
 from dtmd.evaluation.comparison import Evaluation, Model, ModelResult
@@ -21,6 +21,7 @@ from dtmd.evaluation.figure import draw_evaluation, edges
 from dtmd.files import sha256, write_text
 from dtmd.observables.statistics import Estimate
 from dtmd.presentation.numbers import NOTHING, fixed, number
+from dtmd.presentation.progress import BarDisplay
 
 NAME = "evaluation"
 N_NAMED = 5
@@ -30,26 +31,15 @@ ASTRAY = 3.0
 """MEPA over median from which a few rollouts rule the mean."""
 
 
-class EvaluationDisplay:
+class EvaluationDisplay(BarDisplay):
     """A bar over the steps of all rollouts with the time that is left; shown on a terminal only."""
 
     def __init__(self, console: Console) -> None:
-        self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
-        )
-        self._task = self._bars.add_task("reading", total=None)
-
-    def __enter__(self) -> EvaluationDisplay:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        super().__init__(console, TaskProgressColumn(), TimeRemainingColumn(), description="reading", total=None)
 
     def steps_done(self, label: str, n_steps: int, total: int) -> None:
         """As `watch` of `dtmd.evaluation.comparison.evaluate` wants it."""
-        self._bars.update(self._task, advance=n_steps, total=total, description=f"rollouts of {label}")
+        self.bars.update(self.task, advance=n_steps, total=total, description=f"rollouts of {label}")
 
 
 def write_evaluation(evaluation: Evaluation, models: Sequence[Model], folder: Path) -> list[Path]:

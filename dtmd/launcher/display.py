@@ -7,14 +7,15 @@ import time
 from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import MofNCompleteColumn, TextColumn
 
 from dtmd.launcher import Outcome
+from dtmd.presentation.progress import BarDisplay
 
 logger = logging.getLogger(__name__)
 
 
-class LaunchDisplay:
+class LaunchDisplay(BarDisplay):
     """Progress on a console and in the log.
 
     Args:
@@ -24,20 +25,11 @@ class LaunchDisplay:
     """
 
     def __init__(self, console: Console, n_tasks: int, n_done: int) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"),
-            console=console, transient=True, disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("running", total=n_tasks, completed=n_done, left="")
+        super().__init__(console, MofNCompleteColumn(), TextColumn("{task.fields[left]}"), description="running",
+                         total=n_tasks, left="")
+        self.bars.update(self.task, completed=n_done)
         self._n_tasks, self._n_before, self._n_done, self._n_failed = n_tasks, n_done, n_done, 0
         self._begun = time.monotonic()
-
-    def __enter__(self) -> LaunchDisplay:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
     def ended(self, outcome: Outcome) -> None:
         """After every task."""
@@ -49,4 +41,4 @@ class LaunchDisplay:
         failed = f", {self._n_failed} failed" if self._n_failed else ""
         logger.info("%d of %d%s, %s: %s", self._n_done, self._n_tasks, failed, left,
                     f"{outcome.name} finished" if outcome.problem is None else f"{outcome.name}: {outcome.problem}")
-        self._bar.update(self._task, completed=self._n_done, left=left, description=f"running{failed}")
+        self.bars.update(self.task, completed=self._n_done, left=left, description=f"running{failed}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from dtmd.ingest.source import Source
 from dtmd.md.run import Part, Piece
 
 
-def open_part(path: Path, timestep: float | None) -> Part:
+def open_part(path: Path, timestep: float | None, watch: Callable[[int], None]) -> Part:
     """A dump with the columns id, element and positions; velocities and forces if present.
 
     Positions come in any of `x y z`, `xu yu zu`, `xs ys zs`, `xsu ysu zsu`, in any column order. Atoms are sorted
@@ -24,6 +24,7 @@ def open_part(path: Path, timestep: float | None) -> Part:
     Args:
         path: text dump, or packed with an ending in `COMPRESSIONS`.
         timestep: fs per MD step; needed where the dump has no `ITEM: TIME`.
+        watch: told the bytes read for the pieces.
 
     Raises:
         DtmdError: a damaged first frame, missing columns, units other than metal, or no way to know the time of the
@@ -40,7 +41,7 @@ def open_part(path: Path, timestep: float | None) -> Part:
     unit, numbers, masses = unit_of(first), first.numbers(path), first.masses()
 
     def pieces(max_bytes: int) -> Iterator[Piece]:
-        return (_piece(frames, unit, timestep) for frames in open_dump(Source(path), max_bytes)[1])
+        return (_piece(frames, unit, timestep) for frames in open_dump(Source(path, watch=watch), max_bytes)[1])
 
     return Part(
         source=str(path), numbers=numbers, masses=atomic_masses[numbers] if masses is None else masses,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,14 @@ from dtmd.md.run import Part, Piece
 _OPTIONAL = ("velocities", "forces", "energy")
 
 
-def open_part(form: Format, path: Path, timestep: float | None) -> Part:
+def open_part(form: Format, path: Path, timestep: float | None, watch: Callable[[int], None]) -> Part:
     """A file that one of the readers of AIMD output knows.
 
     Args:
         form: its format.
         path: the file, which may be packed.
         timestep: fs per MD step, or per frame where steps are not numbered; for files that do not say it.
+        watch: told the bytes read for the pieces.
 
     Raises:
         DtmdError: as the reader, and where the time step is missing or not the one in the file.
@@ -38,7 +39,7 @@ def open_part(form: Format, path: Path, timestep: float | None) -> Part:
         n_frames = max(1, max_bytes // sum(values.nbytes for values in first.arrays().values()))
         waiting, index, cut = [], 0, None
         try:
-            for following in form.read(Source(path)).frames:
+            for following in form.read(Source(path, watch=watch)).frames:
                 waiting.append(following)
                 if len(waiting) == n_frames:
                     yield _piece(waiting, index, frame, spacing, path)

@@ -19,7 +19,8 @@ _LABELLED = (ase_traj.FORMAT, extxyz.FORMAT)
 
 
 def open_run(
-    paths: Path | str | Sequence[Path | str], timestep: float | None = None, like: Trajectory | None = None
+    paths: Path | str | Sequence[Path | str], timestep: float | None = None, like: Trajectory | None = None,
+    watch: Callable[[int], None] = lambda n_bytes: None,
 ) -> MDRun:
     """A run of molecular dynamics, in one file or several that follow or overlap each other in time.
 
@@ -28,6 +29,7 @@ def open_run(
             extended XYZ, or a store, with `STORE:NAME` for one of several trajectories in it.
         timestep: fs per MD step, or per frame where a file does not number its steps; for files without times.
         like: a trajectory with the same atoms in the same order, for files that hold no elements (DCD, XTC, NetCDF).
+        watch: told the number of bytes read from text files while their blocks are read, for progress.
 
     Raises:
         DtmdError: names the file, the frame, what was found and what to do.
@@ -35,7 +37,7 @@ def open_run(
     paths = [paths] if isinstance(paths, (Path, str)) else list(paths)
     if not paths:
         raise DtmdError("no file of MD; give at least one")
-    return MDRun([_opened(Path(path), timestep, like) for path in paths])
+    return MDRun([_opened(Path(path), timestep, like, watch) for path in paths])
 
 
 def read_dump(path: Path | str, timestep: float | None = None) -> Trajectory:
@@ -43,14 +45,16 @@ def read_dump(path: Path | str, timestep: float | None = None) -> Trajectory:
     return open_run(path, timestep).whole()
 
 
-def _opened(path: Path, timestep: float | None, like: Trajectory | None) -> Part:
+def _opened(
+    path: Path, timestep: float | None, like: Trajectory | None, watch: Callable[[int], None]
+) -> Part:
     if is_store(path) or (not path.exists() and is_store(Path(str(path).rpartition(":")[0]))):
         return stores.open_part(path)
     if not path.is_file():
         raise DtmdError(f"{path}: no such file; give files of MD: {_KNOWN}")
     found = candidate(path)
     if found.head.startswith("ITEM: "):
-        return dumps.open_part(path, timestep)
+        return dumps.open_part(path, timestep, watch)
     open_binary: Callable[..., Part] | None = next(
         (function for function, begins in binary.READERS if begins(found.head)), None)
     if open_binary is not None:
@@ -60,5 +64,5 @@ def _opened(path: Path, timestep: float | None, like: Trajectory | None) -> Part
         return open_binary(path, timestep, like)
     for form in _LABELLED:
         if form.find([found]):
-            return labelled.open_part(form, path, timestep)
+            return labelled.open_part(form, path, timestep, watch)
     raise DtmdError(f"{path}: not recognised as MD (empty, damaged or of another kind); dtmd reads {_KNOWN}")

@@ -1,8 +1,10 @@
-"""Numbers as people read them."""
+"""Numbers and names as people read them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import floor, isfinite, log10
+from pathlib import PurePath
 
 from dtmd.units import FS_PER_PS
 
@@ -45,3 +47,12 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def short_names(sources: Sequence[str]) -> dict[str, str]:
+    """The end of each path that tells it from the others: as few parts as do."""
+    for n_parts in range(1, max(len(PurePath(s).parts) for s in sources) + 1):
+        names = {source: "/".join(PurePath(source).parts[-n_parts:]) for source in sources}
+        if len(set(names.values())) == len(set(sources)):
+            return names
+    return {source: source for source in sources}
