@@ -37,9 +37,10 @@ def minimum_image_distances(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarr
         return np.linalg.norm(vectors, axis=-1)
     wrapped, shifts = _wrapped(vectors, cell, pbc)
     squares = np.einsum("...i,...i->...", wrapped, wrapped)
-    if len(shifts):
-        squares = squares + np.minimum(np.min(_gains(wrapped, shifts), axis=-1), 0.0)
-    return np.sqrt(np.maximum(squares, 0.0))
+    gains = np.zeros_like(squares)
+    for shift in shifts:
+        np.minimum(gains, shift @ shift - 2.0 * np.abs(wrapped @ shift), out=gains)
+    return np.sqrt(np.maximum(squares + gains, 0.0))
 
 
 def minimum_images(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
@@ -49,33 +50,41 @@ def minimum_images(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np
     wrapped, shifts = _wrapped(vectors, cell, pbc)
     if not len(shifts):
         return wrapped
-    gains = _gains(wrapped, shifts)
-    best = np.argmin(gains, axis=-1)
-    return wrapped + np.where(np.min(gains, axis=-1, keepdims=True) < 0.0, shifts[best], 0.0)
+    along = wrapped @ shifts.T
+    gains = np.einsum("ni,ni->n", shifts, shifts) - 2.0 * np.abs(along)
+    best = np.argmin(gains, axis=-1)[..., None]
+    sense = -np.sign(np.take_along_axis(along, best, axis=-1))
+    return wrapped + np.where(np.take_along_axis(gains, best, axis=-1) < 0.0, sense * shifts[best[..., 0]], 0.0)
 
 
 def _wrapped(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors wrapped into the reduced cell, and the lattice vectors (n, 3) that may shorten them further.
+    """Vectors wrapped into the reduced cell, and the lattice vectors (n, 3) that may shorten them, added or taken off.
 
-    In the Minkowski-reduced cell A the wrapped vector f·A, |f_i| ≤ ½, or one of its 26 neighbour
-    images f·A + n·A is the shortest (as in `ase.geometry.find_mic`). An image n can only win where
-    |n·A|² < Σ_i |(A Aᵀ n)_i|, the largest value of −2 f·A Aᵀ·n; the others, all in an orthogonal cell
-    and 14 of 26 in a hexagonal one, are left out.
+    In the Minkowski-reduced cell the wrapped vector f·A, |f_i| ≤ ½, or one of its 26 neighbour images
+    f·A ± n·A is the shortest (as in `ase.geometry.find_mic`).
     """
     pbc = np.asarray(pbc, dtype=bool)
     reduced, _ = minkowski_reduce(complete_cell(np.where(pbc[:, None], cell, 0.0)), pbc)
     scaled = vectors @ np.linalg.inv(reduced)
-    wrapped = (scaled - np.round(scaled) * pbc) @ reduced
-    metric = reduced @ reduced.T
+    return (scaled - np.round(scaled) * pbc) @ reduced, _relevant_images(reduced @ reduced.T, pbc) @ reduced
+
+
+def _relevant_images(metric: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """The images n, one of each ±n, that can be shorter than the wrapped vector; (n, 3).
+
+    The gain |f·A + n·A|² − |f·A|² = |n·A|² + 2 f·A Aᵀ·n is never negative where |n·A|² ≥ Σ_i |(A Aᵀ n)_i|. Nor is
+    n = m + k with such a k ever better than another image m where m·A Aᵀ·k ≥ 0. This leaves none in an orthogonal
+    cell and two in a hexagonal one.
+    """
     images = np.array(list(product(*[(-1, 0, 1) if periodic else (0,) for periodic in pbc])))
     lengths = np.einsum("ni,ij,nj->n", images, metric, images)
-    relevant = lengths < np.abs(images @ metric).sum(axis=1) * (1.0 - 1e-12)
-    return wrapped, images[relevant] @ reduced
-
-
-def _gains(wrapped: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """|v + s|² − |v|² for each shift s, shape (…, n)."""
-    return 2.0 * wrapped @ shifts.T + np.einsum("ni,ni->n", shifts, shifts)
+    useless = lengths >= np.abs(images @ metric).sum(axis=1) * (1.0 - 1e-12)
+    candidates, without = images[~useless], images[useless & images.any(axis=1)]
+    rest = candidates[:, None] - without
+    worse = np.einsum("nki,ij,kj->nk", rest, metric, without) >= -1e-12 * metric.trace()
+    worse &= rest.any(axis=2) & (np.abs(rest) <= 1).all(axis=2)
+    kept = candidates[~worse.any(axis=1)]
+    return kept[len(kept) // 2 :]
 
 
 def pair_distances(trajectory: Trajectory, pairs: np.ndarray) -> np.ndarray:
