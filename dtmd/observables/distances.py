@@ -95,25 +95,32 @@ def pair_distances(trajectory: Trajectory, pairs: np.ndarray) -> np.ndarray:
 
 def pair_vectors(trajectory: Trajectory, pairs: np.ndarray) -> np.ndarray:
     """Minimum-image vectors from the first to the second atom of each pair (P, 2), Å, shape (T, P, 3)."""
-    parts = []
-    for frames in _same_cell_blocks(trajectory, np.arange(len(trajectory)), len(pairs)):
-        positions = trajectory.positions[frames]
-        vectors = positions[:, pairs[:, 1]] - positions[:, pairs[:, 0]]
-        parts.append(minimum_images(vectors, trajectory.cells[frames[0]], trajectory.pbc))
-    return np.concatenate(parts)
+    positions = trajectory.positions
+    return frame_images(positions[:, pairs[:, 1]] - positions[:, pairs[:, 0]], trajectory.cells, trajectory.pbc)
+
+
+def frame_images(vectors: np.ndarray, cells: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """`minimum_images` of the vectors (T, …, 3) of each frame in its own cell, (T, 3, 3)."""
+    parts = np.flatnonzero(_changed(cells))[1:]
+    return np.concatenate([
+        minimum_images(v, c[0], pbc) for v, c in zip(np.split(vectors, parts), np.split(cells, parts), strict=True)])
 
 
 def of_each_cell(cells: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """A function of the cell for every frame, (T, …), evaluated once where the cells (T, 3, 3) stay the same."""
-    changed = np.append(True, (np.diff(cells, axis=0) != 0.0).any(axis=(1, 2)))
+    changed = _changed(cells)
     return np.array([function(cell) for cell in cells[changed]])[np.cumsum(changed) - 1]
+
+
+def _changed(cells: np.ndarray) -> np.ndarray:
+    """Which cells are not the same as the one before, the first of all among them, (T,)."""
+    return np.append(True, (np.diff(cells, axis=0) != 0.0).any(axis=(1, 2)))
 
 
 def _same_cell_blocks(trajectory: Trajectory, frames: np.ndarray, n_pairs: int) -> Iterator[np.ndarray]:
     """A few frames of one cell at a time, to stay within the cache."""
-    changes = np.flatnonzero((np.diff(trajectory.cells[frames], axis=0) != 0.0).any(axis=(1, 2))) + 1
     per_block = max(1, _VALUES_PER_BLOCK // max(1, n_pairs))
-    for same_cell in np.split(frames, changes):
+    for same_cell in np.split(frames, np.flatnonzero(_changed(trajectory.cells[frames]))[1:]):
         for k in range(0, len(same_cell), per_block):
             yield same_cell[k : k + per_block]
 
