@@ -11,7 +11,7 @@ from dtmd.observables.distributions import AIMD, compare_distributions, distance
 from dtmd.observables.histograms import (
     jensen_shannon, normalised, share_outside, total_variation, wasserstein, wasserstein_on_circle,
 )
-from dtmd.observables.kaplan_meier import kaplan_meier
+from dtmd.observables.kaplan_meier import kaplan_meier, longest_common_time
 from dtmd.observables.section import Verdict
 from dtmd.observables.statistics import difference, frame_weights, wilson_interval
 from dtmd.observables.thinning import ThinnedSeries, Thinning
@@ -124,6 +124,14 @@ def test_survival_of_runs_that_were_followed_for_a_short_time():
     assert found.at(10.0).high == wilson_interval(0, 5).high
     single = kaplan_meier(np.array([3.0]), np.array([True]))
     assert single.times.tolist() == [0.0, 3.0] and single.at(3.0).high == wilson_interval(0, 1).high
+
+
+def test_a_share_that_is_zero_stays_known():
+    all_at_once, early = (kaplan_meier(np.full(n, time), np.ones(n, bool)) for n, time in ((4, 3.0), (3, 2.0)))
+    followed = kaplan_meier(np.array([1.0, 8.0, 9.0]), np.array([True, False, False]))
+    assert longest_common_time([all_at_once, followed]) == 9.0 and all_at_once.at(9.0).value == 0.0
+    assert longest_common_time([all_at_once, early]) == 3.0
+    assert longest_common_time([followed, kaplan_meier(np.array([4.0]), np.array([False]))]) == 4.0
 
 
 @settings(max_examples=50, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ class SurvivalCurve:
     high: np.ndarray
 
     def at(self, time: float) -> Estimate:
-        """The share at a time within the longest run, fs."""
+        """The share at a time, fs, at which it is known."""
         k = int(np.searchsorted(self.times, time, side="right")) - 1
         return Estimate(float(self.share[k]), float(self.low[k]), float(self.high[k]))
 
@@ -32,6 +33,13 @@ class SurvivalCurve:
         """times, share, low and high as a line with corners, (2 K − 1,) each."""
         lines = [np.repeat(values, 2)[:-1] for values in (self.share, self.low, self.high)]
         return np.repeat(self.times, 2)[1:], *lines
+
+
+def longest_common_time(curves: Iterable[SurvivalCurve]) -> float:
+    """The longest time, fs, at which all shares are known: up to the last run, or for ever once a share is zero."""
+    curves = list(curves)
+    ends = [curve.times[-1] for curve in curves if curve.share[-1] > 0.0]
+    return float(min(ends) if ends else max(curve.times[-1] for curve in curves))
 
 
 def kaplan_meier(times: np.ndarray, happened: np.ndarray) -> SurvivalCurve:
