@@ -10,12 +10,14 @@ from observable_cases import SKEWED, assert_same, gather, trajectory, wandering
 from scipy.spatial.transform import Rotation
 
 from dtmd.errors import DtmdError
+from dtmd.ingest import read_aimd
 from dtmd.observables.adsorbate import Adsorbate, AdsorbateSettings, Geometry, molecule_angles, molecule_axes
 from dtmd.observables.density_clusters import density_clusters, transitions
 from dtmd.observables.dihedrals import Dihedrals, DihedralSettings
 from dtmd.observables.observable import NotApplicable
 from dtmd.observables.orientation import Orientation, OrientationSettings, directions
 from dtmd.observables.section import Map, Verdict
+from dtmd.observables.statistics import frame_weights
 from dtmd.observables.torsions import dihedral_angles, rotatable_dihedrals
 
 HEXAGONAL = np.array([[7.38, 0, 0], [-3.69, 6.39127, 0], [0, 0, 15.0]])
@@ -182,6 +184,36 @@ def test_angles_and_height_of_a_rigid_molecule(shift, turn):
         np.testing.assert_allclose(unnamed["slant"], np.abs(slant), atol=1e-5)
 
 
+@pytest.mark.parametrize("pbc", [(False,) * 3, (True,) * 3], ids=["cluster", "patch in a cell"])
+def test_a_patch_that_is_tilted_takes_its_plane_with_it(pbc):
+    """Height and angles against a plane fitted to a patch, in any image, are those before all was turned."""
+    turns = [Rotation.from_euler("xy", (a, b), degrees=True) for a, b in ((0, 0), (20, -10), (-35, 25))]
+    level = over_graphene([Rotation.from_euler("x", 20.0, degrees=True)], 4.0).positions[0]
+    positions = np.array([turn.apply(level) for turn in turns])
+    cell = np.diag([30.0, 31.0, 32.0])
+    still = over_graphene(turns, 4.0)
+    shifts = np.random.default_rng(2).integers(-1, 2, size=(len(level), 3)) * pbc @ cell
+    run = trajectory(positions + shifts, still.numbers, cell, pbc, masses=still.masses)
+    geometry = Geometry(run.window(0, 1), np.arange(18, 23), np.arange(18))
+    height, normal, atoms = geometry.at(run)
+    np.testing.assert_allclose(height, 4.0, atol=1e-9)
+    np.testing.assert_allclose(normal, [turn.apply([0, 0, 1.0]) for turn in turns], atol=1e-9)
+    angles = molecule_angles(atoms, normal, molecule_axes(run.window(0, 1), geometry, NAMED))
+    assert angles["incline"] == pytest.approx([20.0] * 3) and angles["slant"] == pytest.approx([20.0] * 3)
+
+
+def test_a_rippled_sheet_that_goes_all_round_does_not_tilt():
+    """A wave along the cell would tilt a plane fitted to any one of its images."""
+    still = over_graphene([Rotation.identity()] * 4, 4.0)
+    wave = np.zeros_like(still.positions)
+    phases = (still.positions[:, :18] @ np.linalg.inv(HEXAGONAL))[..., 0] + np.arange(4)[:, None] / 4.0
+    wave[:, :18, 2] = 0.3 * np.sin(2.0 * np.pi * phases)
+    height, normal, _ = Geometry(still.window(0, 1), np.arange(18, 23), np.arange(18)).at(
+        trajectory(still.positions + wave, still.numbers, HEXAGONAL, masses=still.masses))
+    np.testing.assert_allclose(height, 4.0, atol=1e-9)
+    np.testing.assert_allclose(normal, np.broadcast_to([0.0, 0.0, 1.0], (4, 3)), atol=1e-12)
+
+
 def test_the_molecule_and_the_sheet_are_found_and_the_profile_is_boltzmanns():
     observable = Adsorbate(AdsorbateSettings(temperature=300.0))
     rng = np.random.default_rng(3)
@@ -240,3 +272,44 @@ def test_a_free_rotor_is_spread_evenly():
     assert density.mean() * 720.0 == pytest.approx(1.0)
     cosine = next(plot for plot in section.plots if "cos-theta" in plot.name).curves[0]
     np.testing.assert_allclose(cosine.y, 0.5, atol=0.2)
+
+
+def test_ethane_of_cp2k_turns_and_points_as_ase_says(shared_data):
+    """Staggered at 50 K: three dihedrals H–C–C–H of one H, 120° apart."""
+    run = read_aimd([shared_data / "aimd" / "c2h6_cp2k_nvt" / "sys_1"])[0]
+    with pytest.raises(NotApplicable, match="name dihedrals"):
+        Dihedrals().start(run)
+    ends = [[h for h in range(2, 8) if np.linalg.norm(run.positions[0, h] - run.positions[0, c]) < 1.3] for c in (0, 1)]
+    named = tuple((ends[0][0], 0, 1, h) for h in ends[1])
+    result = gather(Dihedrals(DihedralSettings(dihedrals=named)), run, [100])
+    weights, cell = frame_weights(run.times), np.array(run.cells[0])
+    frames = [Atoms(numbers=run.numbers, positions=p, cell=cell, pbc=True) for p in run.positions]
+    angles = np.array([[atoms.get_dihedral(*d, mic=True) for d in named] for atoms in frames])
+    for counts, values in zip(result.angles.values(), (angles.T + 180.0) % 360.0, strict=True):
+        np.testing.assert_allclose(counts, np.histogram(values, np.arange(0.0, 361.0, 5.0), weights=weights)[0])
+    assert np.abs(np.abs((angles + 60.0) % 120.0 - 60.0) - 60.0).max() < 25.0
+    counts = gather(Orientation(OrientationSettings(bonds=((0, 2),))), run, [300])["C–H"]
+    bonds = np.array([atoms.get_distance(0, 2, mic=True, vector=True) for atoms in frames])
+    cosine = bonds[:, 2] / np.linalg.norm(bonds, axis=1)
+    azimuth = np.degrees(np.arctan2(bonds[:, 1], bonds[:, 0]))
+    expected = np.histogram2d(azimuth, cosine, [np.linspace(-180, 180, 73), np.linspace(-1, 1, 41)], weights=weights)
+    np.testing.assert_allclose(counts, expected[0])
+
+
+def test_hydrogen_over_the_graphene_of_the_reference_data(shared_data):
+    """Named or found, the sheet is that of the carbon; the molecule is thrown back from 8.5 Å above it."""
+    run = read_aimd([shared_data / "h2pd6_gfn1" / "traj_001.extxyz.gz"])[0]
+    geometry = Geometry(run.window(0, 1), np.array([0, 1]), np.arange(2, 51))
+    height, normal, atoms = geometry.at(run)
+    c = run.cells[0, 2, 2]
+    sheet = run.positions[:, 2:51, 2] - c * (run.positions[0, 2:51, 2] > c / 2)  # half of it is at the top of the cell
+    np.testing.assert_allclose(height, run.positions[:, :2, 2].mean(axis=1) - sheet.mean(axis=1), atol=1e-9)
+    assert (normal == [0.0, 0.0, 1.0]).all()
+    assert height[0] == pytest.approx(8.5, abs=1e-6) and np.abs(np.diff(height)).max() < 0.05
+    bond = run.positions[:, 1] - run.positions[:, 0]
+    tilt = molecule_angles(atoms, normal, molecule_axes(run.window(0, 1), geometry, AdsorbateSettings()))["tilt"]
+    np.testing.assert_allclose(
+        tilt, np.degrees(np.arcsin(np.abs((bond * normal).sum(axis=1)) / np.linalg.norm(bond, axis=1))), atol=1e-6)
+    found, named = (gather(Adsorbate(chosen), run, [90]) for chosen in (
+        AdsorbateSettings(), AdsorbateSettings(molecule=("H",), surface=("C",))))
+    assert_same(found, named)

@@ -1,5 +1,6 @@
 """Dissociation, recombination and elongation of runs that pass by in blocks."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,46 @@ def test_the_pair_that_stretches_most_is_a_neighbour(example):
     assert hydrogen.largest == pytest.approx((bond - bond[0]).max())
     assert hydrogen.time == pytest.approx(0.5 * bond.argmax()) and hydrogen.pair == (0, 1)
     assert min(cluster.pair) >= 51 and cluster.distances[0] < 3.6
+
+
+def test_the_shape_of_the_cluster_is_drawn_against_time(example):
+    """The distances of the article's Fig. 9: the pair of neighbours that stretches most, and the cluster's size."""
+    observable = Elongation()
+    results = [gather(observable, run, [33]) for run in example[:4]]
+    section = observable.compare({"MD": results[:2]}, results[2:])
+    plots = {plot.name: plot for plot in section.plots}
+    assert list(plots) == ["elongation-h", "elongation-pd", "elongation-pd-size"]
+    pairs = list(combinations(np.flatnonzero(example[0].numbers == 46), 2))
+    for run, size, stretch in zip(example[:4], plots["elongation-pd-size"].curves, plots["elongation-pd"].curves,
+                                  strict=True):
+        distances = np.array([np.linalg.norm(run.positions[:, j] - run.positions[:, i], axis=1) for i, j in pairs])
+        np.testing.assert_allclose(size.y, distances.max(axis=0), atol=1e-5)
+        np.testing.assert_allclose(size.x, run.times - run.times[0])
+        neighbours = distances[distances[:, 0] < 1.3 * distances[:, 0].min()]
+        assert len(neighbours) == 12
+        largest = (neighbours - neighbours[:, :1]).max(axis=1)
+        np.testing.assert_allclose(stretch.y, neighbours[largest.argmax()], atol=1e-5)
+        assert size.run == stretch.run == run.source
+    row = next(row for row in section.rows if row.quantity == "time average of the largest distance within Pd")
+    assert 3.5 < row.aimd.value < 4.5 and row.difference["MD"].value == pytest.approx(
+        row.md["MD"].value - row.aimd.value)
+
+
+def test_a_cluster_that_changes_its_shape():
+    """An octahedron with edges of 2.7 Å, one of whose atoms moves outwards after 20 fs; the diagonal is 3.82 Å."""
+    corners = 2.7 / np.sqrt(2.0) * np.concatenate([np.eye(3), -np.eye(3)])
+    positions = np.repeat(corners[None], 40, axis=0)
+    positions[20:, 0, 0] += 1.0
+    result = gather(Elongation(), trajectory(positions, [46] * 6, pbc=(False,) * 3, dt=1.0), [9])
+    size = result.spans["Pd"]
+    np.testing.assert_allclose(size.distances, np.repeat([2.7 * np.sqrt(2.0), 2.7 * np.sqrt(2.0) + 1.0], 20), atol=1e-6)
+    assert size.mean == pytest.approx(2.7 * np.sqrt(2.0) + 19.5 / 39.0)
+    stretch = result.stretches["Pd"]
+    assert stretch.time == 20.0 and 0 in stretch.pair and stretch.pair != (0, 3)
+    assert stretch.largest == pytest.approx(np.hypot(2.7 / np.sqrt(2.0) + 1.0, 2.7 / np.sqrt(2.0)) - 2.7)
+    many = gather(Elongation(ElongationSettings(groups=(("Pd",),))),
+                  trajectory(np.random.default_rng(0).random((3, 30, 3)) * 9.0, [46] * 30, pbc=(False,) * 3))
+    assert many.spans == {} and list(many.stretches) == ["Pd"]
 
 
 def test_elongation_is_told_with_curves_and_intervals():

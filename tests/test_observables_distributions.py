@@ -11,7 +11,7 @@ from dtmd.observables.distributions import AIMD, compare_distributions, distance
 from dtmd.observables.histograms import (
     jensen_shannon, normalised, share_outside, total_variation, wasserstein, wasserstein_on_circle,
 )
-from dtmd.observables.kaplan_meier import kaplan_meier
+from dtmd.observables.kaplan_meier import kaplan_meier, longest_common_time
 from dtmd.observables.section import Verdict
 from dtmd.observables.statistics import difference, frame_weights, wilson_interval
 from dtmd.observables.thinning import ThinnedSeries, Thinning
@@ -112,6 +112,41 @@ def test_survival_without_censoring_is_a_share_and_nothing_seen_is_not_certain()
     assert none.at(50.0).value == 1.0 and none.at(50.0).low == pytest.approx(wilson_interval(10, 10).low)
     x, y, low, high = every.steps()
     assert len(x) == len(y) == len(low) == len(high) and (np.diff(x) >= 0).all()
+
+
+def test_survival_of_runs_that_were_followed_for_a_short_time():
+    """Ten runs, half of them only until 5 fs: what comes later is known of five."""
+    times, ends = np.repeat([5.0, 10.0], 5), np.repeat([False, True], 5)
+    found = kaplan_meier(times, np.zeros(10, bool))
+    assert found.at(2.0).low == wilson_interval(10, 10).low and found.at(7.0).low == wilson_interval(5, 5).low
+    found = kaplan_meier(times, ends)
+    assert (found.at(7.0).value, found.at(10.0).value, found.at(10.0).low) == (1.0, 0.0, 0.0)
+    assert found.at(10.0).high == wilson_interval(0, 5).high
+    single = kaplan_meier(np.array([3.0]), np.array([True]))
+    assert single.times.tolist() == [0.0, 3.0] and single.at(3.0).high == wilson_interval(0, 1).high
+
+
+def test_a_share_that_is_zero_stays_known():
+    all_at_once, early = (kaplan_meier(np.full(n, time), np.ones(n, bool)) for n, time in ((4, 3.0), (3, 2.0)))
+    followed = kaplan_meier(np.array([1.0, 8.0, 9.0]), np.array([True, False, False]))
+    assert longest_common_time([all_at_once, followed]) == 9.0 and all_at_once.at(9.0).value == 0.0
+    assert longest_common_time([all_at_once, early]) == 3.0
+    assert longest_common_time([followed, kaplan_meier(np.array([4.0]), np.array([False]))]) == 4.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(1, 40), seed=st.integers(0, 10**6), share=st.sampled_from([0.0, 0.3, 1.0]))
+def test_survival_is_a_step_function_that_never_rises(n, seed, share):
+    rng = np.random.default_rng(seed)
+    times, happened = rng.integers(0, 8, n).astype(float), rng.random(n) < share
+    found = kaplan_meier(times, happened)
+    assert found.times[0] == 0.0 and found.times[-1] == times.max() and (np.diff(found.share) <= 0.0).all()
+    assert (found.low <= found.share + 1e-12).all() and (found.share <= found.high + 1e-12).all()
+    assert (found.low >= 0.0).all() and (found.high <= 1.0).all()
+    for time in range(8):
+        later = [1.0 - np.sum(happened & (times == t)) / np.sum(times >= t) for t in range(time + 1)
+                 if (times >= t).any()]
+        assert found.at(float(time)).value == pytest.approx(np.prod(later))
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,6 +1,7 @@
 """Distances, g(r) and bonds that pass by in blocks, against brute force, an ideal gas and known crystals."""
 
 from dataclasses import replace
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from observable_cases import SKEWED, assert_same, gather, trajectory, wandering
 
-from dtmd.observables.bonds import Bonds
+from dtmd.observables.bonds import Bonds, BondSettings
 from dtmd.observables.distance_comparison import (
     Distances, DistanceSettings, compare_distances, distance_histograms,
 )
@@ -43,7 +44,49 @@ def test_blocks_of_any_size_give_the_result_of_one(observable, sizes):
     assert_same(gather(observable, run, sizes), gather(observable, run))
 
 
-def test_every_pair_is_counted_once(monkeypatch):
+@st.composite
+def skewed_runs(draw):
+    """Atoms in a cell of any shape, the same atoms with some of them in other images, and the periodic directions."""
+    seed, pbc = draw(st.integers(0, 10**6)), np.array(draw(st.tuples(*[st.booleans()] * 3)))
+    rng = np.random.default_rng(seed)
+    lengths = rng.uniform(3.0, 9.0, 3)
+    cell = np.tril(draw(st.sampled_from([0.0, 0.5, 1.0])) * rng.uniform(-1.0, 1.0, (3, 3)) * lengths, -1)
+    cell = (cell + np.diag(lengths)) @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    numbers = rng.choice([1, 6, 46], size=draw(st.integers(2, 6)))
+    places = rng.random((3, len(numbers), 3))
+    shifts = rng.integers(-3, 4, size=places.shape) * pbc
+    return numbers, cell, pbc, places @ cell, (places + shifts) @ cell
+
+
+def counted_by_hand(numbers, cell, pbc, positions, weights):
+    """Every pair i < j of every frame by a search through many images: {(low, high): {bin: weight}}."""
+    images = np.array(list(product(*[range(-5, 6) if periodic else (0,) for periodic in pbc]))) @ cell
+    counts = {}
+    for frame, weight in zip(positions, weights, strict=True):
+        for i, j in combinations(range(len(numbers)), 2):
+            distance = np.linalg.norm(frame[j] - frame[i] + images, axis=1).min()
+            kind = counts.setdefault(tuple(sorted((int(numbers[i]), int(numbers[j])))), {})
+            kind[int(distance / BIN_WIDTH)] = kind.get(int(distance / BIN_WIDTH), 0.0) + weight
+    return counts
+
+
+@settings(max_examples=60, deadline=None)
+@given(skewed_runs())
+def test_every_pair_is_counted_once_in_any_cell_and_any_image(case):
+    numbers, cell, pbc, inside, elsewhere = case
+    weights = np.array([0.5, 1.0, 0.25])
+    expected = counted_by_hand(numbers, cell, pbc, inside, weights)
+    for positions in (inside, elsewhere):
+        histogram = PairHistogram(numbers)
+        histogram.add(trajectory(positions, numbers, cell, pbc), weights)
+        assert histogram.pairs == sorted(expected)
+        for pair, counts in zip(histogram.pairs, histogram.counts, strict=True):
+            found = {k: counts[k] for k in np.flatnonzero(counts).tolist()}
+            assert found == pytest.approx(expected[pair])
+        assert histogram.counts.sum() == pytest.approx(1.75 * len(numbers) * (len(numbers) - 1) / 2)
+
+
+def test_pairs_are_counted_once_in_pieces(monkeypatch):
     run = wandering(2)
     expected = distance_histogram(run, species_pairs(run.numbers))
     monkeypatch.setattr("dtmd.observables.distances._PAIRS_AT_ONCE", 8)
@@ -149,6 +192,17 @@ def test_bonds_of_a_crystal_cross_the_boundaries():
     seen = result.lengths[46, 46].nonzero()[0]
     assert (seen * BIN_WIDTH <= 3.89 / np.sqrt(2)).all() and len(seen) == 1
     assert result.lengths[46, 46].sum() == pytest.approx(12 * two.times[-1])
+
+
+def test_hydrogen_that_vibrates_stays_bonded_and_the_hydrogen_of_water_is_not():
+    """With 0.27 eV, H₂ swings to 0.95 Å; the atoms of water are 1.5 Å apart."""
+    stretched = trajectory([[[0, 0, 0], [d, 0, 0]] for d in (0.66, 0.75, 0.95)], [1, 1], pbc=(False,) * 3)
+    assert gather(Bonds(), stretched).coordination[1, 1].nonzero()[0].tolist() == [1]
+    water = molecule("H2O", vacuum=5.0)
+    still = trajectory(water.positions[None], water.numbers, np.array(water.cell))
+    assert set(gather(Bonds(), still).lengths) == {(1, 8)}
+    tight = gather(Bonds(BondSettings(factor=1.1, slack=0.1)), stretched)
+    assert tight.coordination[1, 1].nonzero()[0].tolist() == [0, 1]
 
 
 def test_bonds_of_water_and_their_rows():

@@ -9,7 +9,7 @@ import numpy as np
 from ase.geometry import complete_cell
 
 from dtmd.observables.bond_graph import BondSearch, molecules
-from dtmd.observables.distances import of_each_cell, pair_vectors
+from dtmd.observables.distances import frame_images, of_each_cell, pair_vectors
 from dtmd.observables.distributions import (
     RULE, density_curves, distance_row, mean_and_spread_rows, plot_name, sides,
 )
@@ -27,6 +27,7 @@ ANGLES = np.arange(-90.0, 91.0, 3.0)
 """Degrees; edges of the bins of the angles."""
 
 _MERGED = 25  # bins of the height in one of the maps and of the profile
+_GAP = 0.5  # of a cell vector; a surface with a wider one does not go all round the cell
 _THIN = 1e-3  # Å²; a group with less variance in a direction has no extent in it
 
 
@@ -73,6 +74,25 @@ class Axes:
     signed: tuple[str, ...]
 
 
+class _Group:
+    """Atoms as seen from the first of them, each in its image next to that in the first frame.
+
+    Later frames are unwrapped, so no atom of a sheet as wide as the cell jumps from one side to the other.
+    """
+
+    def __init__(self, first: Trajectory, atoms: np.ndarray) -> None:
+        self._atoms = atoms
+        pairs = np.stack([np.full(len(atoms), atoms[0]), atoms], axis=1)
+        near = pair_vectors(first.window(0, 1), pairs)[0]
+        places = first.positions[0, atoms]
+        self._images = np.round((near - places + places[0]) @ np.linalg.inv(complete_cell(first.cells[0])))
+
+    def vectors(self, frames: Trajectory) -> np.ndarray:
+        """Å, (T, n, 3)."""
+        places = frames.positions[:, self._atoms]
+        return places - places[:, :1] + self._images @ frames.cells
+
+
 class Geometry:
     """Where a molecule is over the plane through a group of atoms of a surface.
 
@@ -82,40 +102,54 @@ class Geometry:
     """
 
     def __init__(self, first: Trajectory, molecule: np.ndarray, surface: np.ndarray) -> None:
-        self.molecule, self.surface = molecule, surface
+        self.molecule = molecule
+        self._origins = surface[0], molecule[0]
+        self._molecule, self._surface = _Group(first, molecule), _Group(first, surface)
         self._masses = first.masses[molecule] / first.masses[molecule].sum()
         _, normal = self._plane(first.window(0, 1))
         self._face = int(np.abs(_face_normals(first.cells[0]) @ normal[0]).argmax())
+        self._all_round = self._goes_all_round(first)
+
+    def _goes_all_round(self, first: Trajectory) -> bool:
+        """Whether the surface is one that repeats along its face, and not a patch or a cluster."""
+        along = np.delete(np.arange(3), self._face)
+        if not first.pbc[along].all():
+            return False
+        scaled = self._surface.vectors(first.window(0, 1))[0] @ np.linalg.inv(complete_cell(first.cells[0]))
+        places = np.sort(scaled[:, along] % 1.0, axis=0)
+        return bool((np.diff(places, axis=0, append=places[:1] + 1.0).max(axis=0) < _GAP).all())
 
     def at(self, frames: Trajectory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Height of the centre of mass over the plane, the normal and the molecule about its centre of mass.
 
-        The plane is the total least squares fit, its normal on the side of the cell vector that leaves it; where the
-        cell is periodic there, heights are taken modulo the period, from 0.
+        A surface that goes all round the cell cannot tilt, so its plane is parallel to the face, through its mean
+        height: a fit would depend on the images taken. Of others, it is the total least squares fit, and the molecule
+        is taken in its image nearest to their centre. The normal is on the side of the cell vector that leaves the
+        plane; where the cell is periodic there, heights are modulo the period, from 0.
 
         Returns:
             Å (T,), unit vectors (T, 3), Å (T, n, 3).
         """
         faces = of_each_cell(frames.cells, _face_normals)[:, self._face]
         middle, normal = self._plane(frames)
+        if self._all_round:
+            normal = faces
         normal = normal * np.where(np.einsum("ti,ti->t", normal, faces) < 0.0, -1.0, 1.0)[:, None]
-        atoms = pair_vectors(frames, _from_first(self.molecule))
+        atoms = self._molecule.vectors(frames)
         centre = np.einsum("n,tni->ti", self._masses, atoms)
-        between = pair_vectors(frames, np.array([[self.surface[0], self.molecule[0]]]))[:, 0]
-        height = np.einsum("ti,ti->t", between + centre - middle, normal)
+        surface, molecule = (frames.positions[:, atom] for atom in self._origins)
+        along_face = frames.pbc & (np.arange(3) != self._face)
+        apart = frame_images(molecule + centre - surface - middle, frames.cells, along_face)
+        height = np.einsum("ti,ti->t", apart, normal)
         if frames.pbc[self._face]:
             height = height % np.abs(np.einsum("ti,ti->t", frames.cells[:, self._face], normal))
         return height, normal, atoms - centre[:, None]
 
     def _plane(self, frames: Trajectory) -> tuple[np.ndarray, np.ndarray]:
         """Centre, from the first atom of the surface, and normal of the fitted plane, in any sense."""
-        atoms = pair_vectors(frames, _from_first(self.surface))
+        atoms = self._surface.vectors(frames)
         middle = atoms.mean(axis=1)
         return middle, _normals(atoms - middle[:, None])
-
-
-def _from_first(atoms: np.ndarray) -> np.ndarray:
-    return np.stack([np.full(len(atoms), atoms[0]), atoms], axis=1)
 
 
 def _normals(centred: np.ndarray) -> np.ndarray:
@@ -272,12 +306,13 @@ class Adsorbate(Observable):
         slant = ("the second longest principal axis, from 0° to 90°" if self.settings.slant is None else
                  "an axis named by the user, with its sign")
         return (
-            "D is the height of the molecule's centre of mass over the plane fitted to the surface (total least "
-            "squares, minimum images), on the side of the cell vector that leaves it, modulo the period of the cell "
-            "there. Incline: angle between the planes of the molecule (without H) and of the surface. Tilt and slant: "
-            "angles between axes of the molecule and the surface: its longest principal axis or the axis named, from "
-            f"0° to 90°, and {slant} (Poltavsky et al., Chem. Sci. 16, 3738, 2025, Fig. 3). Free energy "
-            "F(D) = −kT ln p(D), from its lowest value."
+            "D is the height of the molecule's centre of mass over the plane of the surface, on the side of the cell "
+            "vector that leaves it, modulo the period of the cell there. The plane of a surface that goes all round "
+            "the cell is parallel to the face of the cell, through its mean height; to others it is fitted (total "
+            "least squares, minimum images). Incline: angle between the planes of the molecule (without H) and of the "
+            "surface. Tilt and slant: angles between axes of the molecule and the surface: its longest principal axis "
+            f"or the axis named, from 0° to 90°, and {slant} (Poltavsky et al., Chem. Sci. 16, 3738, 2025, Fig. 3). "
+            "Free energy F(D) = −kT ln p(D), from its lowest value."
         )
 
 

@@ -11,15 +11,27 @@ from dtmd.observables.graph import connected
 from dtmd.trajectory import Trajectory
 
 FACTOR = 1.3
-"""Atoms nearer than this times the sum of their covalent radii (Cordero 2008, as in ASE) are bonded."""
+SLACK = 0.4
+"""Å; atoms nearer than 1.3 times the sum of their covalent radii (Cordero 2008, as in ASE), or than this beyond the
+sum, are bonded. The factor alone would have an H₂ molecule bonded up to 0.81 Å only, which it vibrates beyond."""
 
 
 class BondSearch:
-    """The bonds of single frames, each once, between images of one atom too."""
+    """The bonds of single frames, each once, between images of one atom too.
 
-    def __init__(self, numbers: np.ndarray, factor: float = FACTOR) -> None:
-        self.reach = factor * covalent_radii[numbers]
-        self._search = NeighborList(cutoff=2.0 * float(self.reach.max()), full_list=False)
+    Attributes:
+        longest: Å; no bond is as long.
+    """
+
+    def __init__(self, numbers: np.ndarray, factor: float = FACTOR, slack: float = SLACK) -> None:
+        self._radii, self._factor, self._slack = covalent_radii[numbers], factor, slack
+        largest = int(self._radii.argmax())
+        self.longest = float(self._limits(largest, largest))
+        self._search = NeighborList(cutoff=self.longest, full_list=False)
+
+    def _limits(self, first: np.ndarray | int, second: np.ndarray | int) -> np.ndarray:
+        sums = self._radii[first] + self._radii[second]
+        return np.maximum(self._factor * sums, sums + self._slack)
 
     def bonds(self, frames: Trajectory, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Atom pairs (B, 2) and bond lengths, Å, (B,), of frame k."""
@@ -27,7 +39,7 @@ class BondSearch:
             np.ascontiguousarray(frames.positions[k], dtype=float), box=np.array(complete_cell(frames.cells[k])),
             periodic=frames.pbc, quantities="ijd",
         )
-        bonded = distances < self.reach[first] + self.reach[second]
+        bonded = distances < self._limits(first, second)
         return np.stack([first, second], axis=1)[bonded].astype(np.int64), distances[bonded]
 
 

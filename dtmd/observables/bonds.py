@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import chemical_symbols
 
-from dtmd.observables.bond_graph import FACTOR, BondSearch
+from dtmd.observables.bond_graph import FACTOR, SLACK, BondSearch
 from dtmd.observables.distances import BIN_WIDTH, pair_label
 from dtmd.observables.distributions import (
     RULE, density_curves, distance_row, mean_and_spread_rows, not_empty, plot_name, sides, stacked,
@@ -28,12 +28,14 @@ class BondSettings:
     """What the user may set.
 
     Attributes:
-        factor: atoms nearer than this times the sum of their covalent radii are bonded.
+        factor, slack: atoms nearer than `factor` times the sum of their covalent radii, or than `slack`, Å, beyond
+            the sum, are bonded.
         n_frames: frames of a run before any is left out, as in `Thinning`.
         seed: of the bootstrap.
     """
 
     factor: float = FACTOR
+    slack: float = SLACK
     n_frames: int = 5000
     seed: int = 0
 
@@ -56,10 +58,10 @@ class _BondAccumulator:
     def __init__(self, first: Trajectory, settings: BondSettings) -> None:
         self._numbers = first.numbers
         self._species, self._kinds = np.unique(first.numbers, return_inverse=True)
-        self._search = BondSearch(first.numbers, settings.factor)
+        self._search = BondSearch(first.numbers, settings.factor, settings.slack)
         self._thinning = Thinning(settings.n_frames)
         n = len(self._species)
-        self._lengths = np.zeros((n, n, int(2.0 * self._search.reach.max() / BIN_WIDTH) + 1))
+        self._lengths = np.zeros((n, n, int(self._search.longest / BIN_WIDTH) + 1))
         self._coordination = np.zeros((n, n, 1))
 
     def add(self, frames: Trajectory, weights: np.ndarray) -> None:
@@ -143,8 +145,9 @@ class Bonds(Observable):
 
     def _definition(self) -> str:
         return (
-            f"Atoms nearer than {self.settings.factor:g} times the sum of their covalent radii (Cordero et al. 2008) "
-            f"are bonded. Lengths in bins of {BIN_WIDTH:g} Å; mean and spread (standard deviation) over all bonds and "
-            "frames, each frame with the time it stands for; numbers of neighbours over all atoms of the element. W₁ "
-            "is the Wasserstein distance between the distributions."
+            f"Atoms nearer than {self.settings.factor:g} times the sum of their covalent radii (Cordero et al. 2008), "
+            f"or than {self.settings.slack:g} Å beyond the sum, are bonded. Lengths in bins of {BIN_WIDTH:g} Å; mean "
+            "and spread (standard deviation) over all bonds and frames, each frame with the time it stands for; "
+            "numbers of neighbours over all atoms of the element. W₁ is the Wasserstein distance between the "
+            "distributions."
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from dtmd.observables.dissociation import BondCriterion, BondFollower, Dissociation, Event, bonds_at_start
 from dtmd.observables.distributions import AIMD, estimate_row, plot_name, sides
-from dtmd.observables.kaplan_meier import SurvivalCurve, kaplan_meier
+from dtmd.observables.kaplan_meier import SurvivalCurve, kaplan_meier, longest_common_time
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.section import Curve, Plot, Row, Section, Table, judged
 from dtmd.observables.selection import atom_ids, check_atoms
@@ -54,7 +54,7 @@ class Dissociations(Observable):
     def compare(self, md: Mapping[str, Sequence[Dissociation]], aimd: Sequence[Dissociation]) -> Section:
         runs = sides(md, aimd)
         curves = {side: _survival(results) for side, results in runs.items()}
-        end = min(curve.times[-1] for curve in curves.values())
+        end = longest_common_time(curves.values())
         shares = {side: _share(results) for side, results in runs.items()}
         apart = {side: _complement(curve.at(end)) for side, curve in curves.items()}
         rows = [

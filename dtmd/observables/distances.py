@@ -37,9 +37,10 @@ def minimum_image_distances(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarr
         return np.linalg.norm(vectors, axis=-1)
     wrapped, shifts = _wrapped(vectors, cell, pbc)
     squares = np.einsum("...i,...i->...", wrapped, wrapped)
-    if len(shifts):
-        squares = squares + np.minimum(np.min(_gains(wrapped, shifts), axis=-1), 0.0)
-    return np.sqrt(np.maximum(squares, 0.0))
+    gains = np.zeros_like(squares)
+    for shift in shifts:
+        np.minimum(gains, shift @ shift - 2.0 * np.abs(wrapped @ shift), out=gains)
+    return np.sqrt(np.maximum(squares + gains, 0.0))
 
 
 def minimum_images(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
@@ -49,33 +50,41 @@ def minimum_images(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np
     wrapped, shifts = _wrapped(vectors, cell, pbc)
     if not len(shifts):
         return wrapped
-    gains = _gains(wrapped, shifts)
-    best = np.argmin(gains, axis=-1)
-    return wrapped + np.where(np.min(gains, axis=-1, keepdims=True) < 0.0, shifts[best], 0.0)
+    along = wrapped @ shifts.T
+    gains = np.einsum("ni,ni->n", shifts, shifts) - 2.0 * np.abs(along)
+    best = np.argmin(gains, axis=-1)[..., None]
+    sense = -np.sign(np.take_along_axis(along, best, axis=-1))
+    return wrapped + np.where(np.take_along_axis(gains, best, axis=-1) < 0.0, sense * shifts[best[..., 0]], 0.0)
 
 
 def _wrapped(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors wrapped into the reduced cell, and the lattice vectors (n, 3) that may shorten them further.
+    """Vectors wrapped into the reduced cell, and the lattice vectors (n, 3) that may shorten them, added or taken off.
 
-    In the Minkowski-reduced cell A the wrapped vector f·A, |f_i| ≤ ½, or one of its 26 neighbour
-    images f·A + n·A is the shortest (as in `ase.geometry.find_mic`). An image n can only win where
-    |n·A|² < Σ_i |(A Aᵀ n)_i|, the largest value of −2 f·A Aᵀ·n; the others, all in an orthogonal cell
-    and 14 of 26 in a hexagonal one, are left out.
+    In the Minkowski-reduced cell the wrapped vector f·A, |f_i| ≤ ½, or one of its 26 neighbour images
+    f·A ± n·A is the shortest (as in `ase.geometry.find_mic`).
     """
     pbc = np.asarray(pbc, dtype=bool)
     reduced, _ = minkowski_reduce(complete_cell(np.where(pbc[:, None], cell, 0.0)), pbc)
     scaled = vectors @ np.linalg.inv(reduced)
-    wrapped = (scaled - np.round(scaled) * pbc) @ reduced
-    metric = reduced @ reduced.T
+    return (scaled - np.round(scaled) * pbc) @ reduced, _relevant_images(reduced @ reduced.T, pbc) @ reduced
+
+
+def _relevant_images(metric: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """The images n, one of each ±n, that can be shorter than the wrapped vector; (n, 3).
+
+    The gain |f·A + n·A|² − |f·A|² = |n·A|² + 2 f·A Aᵀ·n is never negative where |n·A|² ≥ Σ_i |(A Aᵀ n)_i|. Nor is
+    n = m + k with such a k ever better than another image m where m·A Aᵀ·k ≥ 0. This leaves none in an orthogonal
+    cell and two in a hexagonal one.
+    """
     images = np.array(list(product(*[(-1, 0, 1) if periodic else (0,) for periodic in pbc])))
     lengths = np.einsum("ni,ij,nj->n", images, metric, images)
-    relevant = lengths < np.abs(images @ metric).sum(axis=1) * (1.0 - 1e-12)
-    return wrapped, images[relevant] @ reduced
-
-
-def _gains(wrapped: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """|v + s|² − |v|² for each shift s, shape (…, n)."""
-    return 2.0 * wrapped @ shifts.T + np.einsum("ni,ni->n", shifts, shifts)
+    useless = lengths >= np.abs(images @ metric).sum(axis=1) * (1.0 - 1e-12)
+    candidates, without = images[~useless], images[useless & images.any(axis=1)]
+    rest = candidates[:, None] - without
+    worse = np.einsum("nki,ij,kj->nk", rest, metric, without) >= -1e-12 * metric.trace()
+    worse &= rest.any(axis=2) & (np.abs(rest) <= 1).all(axis=2)
+    kept = candidates[~worse.any(axis=1)]
+    return kept[len(kept) // 2 :]
 
 
 def pair_distances(trajectory: Trajectory, pairs: np.ndarray) -> np.ndarray:
@@ -86,25 +95,32 @@ def pair_distances(trajectory: Trajectory, pairs: np.ndarray) -> np.ndarray:
 
 def pair_vectors(trajectory: Trajectory, pairs: np.ndarray) -> np.ndarray:
     """Minimum-image vectors from the first to the second atom of each pair (P, 2), Å, shape (T, P, 3)."""
-    parts = []
-    for frames in _same_cell_blocks(trajectory, np.arange(len(trajectory)), len(pairs)):
-        positions = trajectory.positions[frames]
-        vectors = positions[:, pairs[:, 1]] - positions[:, pairs[:, 0]]
-        parts.append(minimum_images(vectors, trajectory.cells[frames[0]], trajectory.pbc))
-    return np.concatenate(parts)
+    positions = trajectory.positions
+    return frame_images(positions[:, pairs[:, 1]] - positions[:, pairs[:, 0]], trajectory.cells, trajectory.pbc)
+
+
+def frame_images(vectors: np.ndarray, cells: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """`minimum_images` of the vectors (T, …, 3) of each frame in its own cell, (T, 3, 3)."""
+    parts = np.flatnonzero(_changed(cells))[1:]
+    return np.concatenate([
+        minimum_images(v, c[0], pbc) for v, c in zip(np.split(vectors, parts), np.split(cells, parts), strict=True)])
 
 
 def of_each_cell(cells: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """A function of the cell for every frame, (T, …), evaluated once where the cells (T, 3, 3) stay the same."""
-    changed = np.append(True, (np.diff(cells, axis=0) != 0.0).any(axis=(1, 2)))
+    changed = _changed(cells)
     return np.array([function(cell) for cell in cells[changed]])[np.cumsum(changed) - 1]
+
+
+def _changed(cells: np.ndarray) -> np.ndarray:
+    """Which cells are not the same as the one before, the first of all among them, (T,)."""
+    return np.append(True, (np.diff(cells, axis=0) != 0.0).any(axis=(1, 2)))
 
 
 def _same_cell_blocks(trajectory: Trajectory, frames: np.ndarray, n_pairs: int) -> Iterator[np.ndarray]:
     """A few frames of one cell at a time, to stay within the cache."""
-    changes = np.flatnonzero((np.diff(trajectory.cells[frames], axis=0) != 0.0).any(axis=(1, 2))) + 1
     per_block = max(1, _VALUES_PER_BLOCK // max(1, n_pairs))
-    for same_cell in np.split(frames, changes):
+    for same_cell in np.split(frames, np.flatnonzero(_changed(trajectory.cells[frames]))[1:]):
         for k in range(0, len(same_cell), per_block):
             yield same_cell[k : k + per_block]
 
