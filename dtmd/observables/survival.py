@@ -155,7 +155,7 @@ class Survival(Observable):
             name=self.name, title="Survival", definition=self._definition(), rows=rows, plots=[plot], tables=[table],
             rule=f"{RULE} Tolerance: {100 * self.tolerance:g} percentage points of the share alive. The intervals of "
             "the shares are Greenwood's, log-log, and Wilson's where all or none are alive; a single run has one too."
-            if reference else "",
+            if "AIMD" in sides else "",
             caveats=_caveats(sides),
         )
 
