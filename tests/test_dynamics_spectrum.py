@@ -125,7 +125,7 @@ def test_uneven_dumps_use_the_stretch_that_resolves_or_say_why_not():
     at = wavenumbers(found.depth, 4500.0)
     assert peak_positions(density_of_states(found, found.depth, at)[0], at) == pytest.approx([3000.0], abs=5.0)
     sparse = trajectory(run.times[::20], run.velocities[::20], run.numbers)
-    with pytest.raises(NotApplicable, match="3.71 fs or less"):
+    with pytest.raises(NotApplicable, match="3.34 fs or less"):
         result(Spectrum(), sparse)
     with pytest.raises(NotApplicable, match="no velocities"):
         Spectrum().start(replace(run, velocities=None))

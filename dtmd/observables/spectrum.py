@@ -96,7 +96,8 @@ class Spectrum(Observable):
 
     Args:
         depth: longest lag, fs; the resolution is `WAVENUMBER`/depth.
-        highest: cm⁻¹; frames must be near enough in time to resolve it.
+        highest: cm⁻¹; frames must be near enough in time to resolve it. By default beyond the stretch of H₂, whose
+            line at 4400 cm⁻¹ is widened by rotation.
         tolerance: cm⁻¹, difference of a peak's position that is accepted; the resolution where that is coarser.
         distance: of two spectra, 1 − overlap, that is accepted; what halves of the AIMD have where that is larger.
         seed: of the bootstrap.
@@ -106,7 +107,7 @@ class Spectrum(Observable):
     needs = ("velocities",)
 
     def __init__(
-        self, depth: float = 1000.0, highest: float = 4500.0, tolerance: float = 20.0, distance: float = 0.1,
+        self, depth: float = 1000.0, highest: float = 5000.0, tolerance: float = 20.0, distance: float = 0.1,
         seed: int = 0,
     ) -> None:
         self.depth, self.highest, self.tolerance, self.distance, self.seed = depth, highest, tolerance, distance, seed
