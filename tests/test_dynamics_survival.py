@@ -123,6 +123,19 @@ def test_bonds_are_held_against_their_mean_in_the_aimd():
     assert life(stretched, observable=Survival(reference=[swinging])).end is None
 
 
+def test_a_bond_that_breaks_in_the_aimd_counts_there_only_while_it_holds():
+    """Reference lengths of 0.74 Å, though H–H is 3.74 Å long in half of the frames of the AIMD, or in nearly all."""
+    trajectory = molecule()
+    for broken_from in (100, 5):
+        positions = trajectory.positions.copy()
+        positions[broken_from:, 3, 2] += 3.0
+        apart = replace(trajectory, positions=positions)
+        watched = Survival(reference=[apart, trajectory])
+        assert life(trajectory, observable=watched).end is None
+        end = life(apart, observable=watched).end
+        assert end.frame == broken_from and end.causes == ("bond H3–H4 of 3.74 Å, reference 0.74 Å",)
+
+
 def test_missing_data_are_said():
     bare = replace(molecule(), velocities=None, forces=None)
     found = life(bare)

@@ -55,17 +55,20 @@ class SquareDisplacements:
 
     def __init__(self, group: np.ndarray) -> None:
         self._group = group
+        self._first: np.ndarray | None = None
         self._levels: list[_Level] = []
 
     def add(self, positions: np.ndarray) -> None:
-        """Take in the next frames, (T, N, 3)."""
-        per_turn = max(1, _VALUES_AT_ONCE // positions[0].size) if len(positions) else 1
+        """Take in the next frames, (T, N, 3), T ≥ 1."""
+        if self._first is None:
+            self._first, positions = positions[:1].copy(), positions[1:]
+        per_turn = max(1, _VALUES_AT_ONCE // self._first.size)
         for k in range(0, len(positions), per_turn):
             part, level = positions[k : k + per_turn], 0
             while len(part):
                 if level == len(self._levels):
                     lags = range(1 if level == 0 else LAGS_PER_LEVEL // 2 + 1, LAGS_PER_LEVEL + 1)
-                    self._levels.append(_Level(lags, self._group))
+                    self._levels.append(_Level(lags, self._group, self._first))
                 part = self._levels[level].take(part)
                 level += 1
 
@@ -79,23 +82,25 @@ class SquareDisplacements:
 
 
 class _Level:
-    """Every 2ᵏ-th frame: its last ones, and the sums over origins at each of its lags."""
+    """Every 2ᵏ-th frame: its last ones, and the sums over origins at each of its lags.
 
-    def __init__(self, lags: Sequence[int], group: np.ndarray) -> None:
+    The first frame of the run, (1, N, 3), is the first of each level.
+    """
+
+    def __init__(self, lags: Sequence[int], group: np.ndarray, first: np.ndarray) -> None:
         self.lags = lags
         self.counts = np.zeros(len(lags), dtype=np.int64)
         self.sums = np.zeros((len(lags), int(group.max()) + 1))
         self._group = group
-        self._last = np.zeros((0, len(group), 3))
-        self._n_frames = 0
+        self._last = first
+        self._n_frames = 1
 
     def take(self, frames: np.ndarray) -> np.ndarray:
         """Take in frames of this level, and hand on those of the next."""
         joined = np.concatenate([self._last, frames])
         n_old = len(self._last)
         for k, lag in enumerate(self.lags):
-            first = max(n_old, lag)
-            moved = joined[first:] - joined[first - lag : len(joined) - lag]
+            moved = joined[max(n_old, lag):] - joined[max(n_old - lag, 0) : max(len(joined) - lag, 0)]
             self.sums[k] += np.bincount(self._group, np.einsum("tni,tni->n", moved, moved), self.sums.shape[1])
             self.counts[k] += len(moved)
         handed_on = frames[self._n_frames % 2 :: 2]

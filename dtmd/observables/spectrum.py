@@ -22,6 +22,11 @@ N_PEAKS = 3
 
 _POINTS_PER_LINE = 8
 _PROMINENCE = 0.1
+"""Of a peak, as a share of that of the most prominent one."""
+
+_ABOVE_NOISE = 0.02
+"""Least prominence of a peak, as a share of the highest value."""
+
 _N_SPLITS = 50
 _COSINES_AT_ONCE = 2_000_000
 
@@ -62,14 +67,24 @@ def density_of_states(run: Autocorrelation, depth: float, at: np.ndarray) -> np.
 
 
 def peak_positions(spectrum: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Wavenumbers of the maxima that rise above their surroundings by a tenth of the highest, the highest first.
+    """Wavenumbers of the maxima that rise above their surroundings by a tenth of what the one that rises most does.
 
-    Between the points a parabola through the three highest gives the position.
+    Translation, at zero, does not count: beside it the lines of a molecule that flies freely are low. What rises by
+    less than 2 % of the highest value is taken for noise. Between the points a parabola through the three highest
+    gives the position.
+
+    Args:
+        spectrum: (F,).
+        at: wavenumbers, evenly spaced, cm⁻¹, (F,).
+
+    Returns:
+        cm⁻¹, the most prominent first.
     """
-    found, of = find_peaks(spectrum, prominence=_PROMINENCE * spectrum.max())
-    left, middle, right = (spectrum[found + k] for k in (-1, 0, 1))
-    shift = 0.5 * (left - right) / (left - 2.0 * middle + right)
-    return (at[found] + shift * (at[1] - at[0]))[np.argsort(-of["prominences"])]
+    found, of = find_peaks(spectrum, prominence=_ABOVE_NOISE * spectrum.max())
+    prominence = of["prominences"]
+    kept = np.argsort(-prominence)[: int((prominence >= _PROMINENCE * prominence.max(initial=0.0)).sum())]
+    left, middle, right = (spectrum[found[kept] + k] for k in (-1, 0, 1))
+    return at[found[kept]] + 0.5 * (left - right) / (left - 2.0 * middle + right) * (at[1] - at[0])
 
 
 def overlap(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -96,7 +111,8 @@ class Spectrum(Observable):
 
     Args:
         depth: longest lag, fs; the resolution is `WAVENUMBER`/depth.
-        highest: cm⁻¹; frames must be near enough in time to resolve it.
+        highest: cm⁻¹; frames must be near enough in time to resolve it. By default beyond the stretch of H₂, whose
+            line at 4400 cm⁻¹ is widened by rotation.
         tolerance: cm⁻¹, difference of a peak's position that is accepted; the resolution where that is coarser.
         distance: of two spectra, 1 − overlap, that is accepted; what halves of the AIMD have where that is larger.
         seed: of the bootstrap.
@@ -106,7 +122,7 @@ class Spectrum(Observable):
     needs = ("velocities",)
 
     def __init__(
-        self, depth: float = 1000.0, highest: float = 4500.0, tolerance: float = 20.0, distance: float = 0.1,
+        self, depth: float = 1000.0, highest: float = 5000.0, tolerance: float = 20.0, distance: float = 0.1,
         seed: int = 0,
     ) -> None:
         self.depth, self.highest, self.tolerance, self.distance, self.seed = depth, highest, tolerance, distance, seed

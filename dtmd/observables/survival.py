@@ -127,14 +127,20 @@ class Survival(Observable):
     def _mean_lengths(
         self, reference: Sequence[Trajectory]
     ) -> tuple[np.ndarray, dict[tuple[int, int], float]]:
-        """Atoms of the reference, and the length of each bond there: the mean over runs that start with it, Å."""
+        """Atoms of the reference, and the mean length of each bond in those of its runs that start with it, Å.
+
+        Frames from the one on in which it is first off its start by more than the limit do not count, as a bond that
+        breaks in the AIMD would otherwise be taken for longer than it ever is.
+        """
         numbers, seen = (reference[0].numbers if reference else np.zeros(0)), {}
         for run in reference:
             if np.array_equal(run.numbers, numbers):
                 bonds = self._bonds(run)
-                for (a, b), length in zip(bonds, pair_distances(run, bonds).mean(axis=0), strict=True):
-                    seen.setdefault((int(a), int(b)), []).append(length)
-        return numbers, {bond: float(np.mean(lengths)) for bond, lengths in seen.items()}
+                lengths = pair_distances(run, bonds)
+                whole = np.logical_and.accumulate(np.abs(lengths - lengths[0]) <= self.limits.stretch)
+                for k, (a, b) in enumerate(bonds.tolist()):
+                    seen.setdefault((a, b), []).append(lengths[whole[:, k], k])
+        return numbers, {bond: float(np.concatenate(of_runs).mean()) for bond, of_runs in seen.items()}
 
     def compare(self, md: Mapping[str, Sequence[Life]], aimd: Sequence[Life]) -> Section:
         sides = {side: runs for side, runs in {**md, "AIMD": aimd}.items() if runs}
@@ -155,7 +161,7 @@ class Survival(Observable):
             name=self.name, title="Survival", definition=self._definition(), rows=rows, plots=[plot], tables=[table],
             rule=f"{RULE} Tolerance: {100 * self.tolerance:g} percentage points of the share alive. The intervals of "
             "the shares are Greenwood's, log-log, and Wilson's where all or none are alive; a single run has one too."
-            if reference else "",
+            if "AIMD" in sides else "",
             caveats=_caveats(sides),
         )
 
@@ -176,8 +182,9 @@ class Survival(Observable):
             f"A run ends in the first frame in which its temperature has left {low:g} to {high:g} K, a position, "
             f"velocity or force is not finite, two atoms are nearer than {self.limits.nearest:g} × the sum of their "
             f"covalent radii, or a bond is off its reference length by more than {self.limits.stretch:g} Å. Watched "
-            f"are the bonds {which}; the reference is the mean over the AIMD that starts with the bond, otherwise the "
-            "length in the run's own first frame. Runs that reach their last frame are censored there."
+            f"are the bonds {which}; the reference is the mean over the AIMD that starts with the bond, while it "
+            "holds there, otherwise the length in the run's own first frame. Runs that reach their last frame are "
+            "censored there."
         )
 
 
