@@ -131,6 +131,7 @@ def _figure(results: Sequence[Scan], path: scans.Path) -> Figure:
     lower.set_ylabel("force (eV/Å)")
     lower.set_xlabel(f"{path.name} (Å)" + (
         "; hollow: nearer than in the training data" if any(result.unseen.any() for result in results) else ""))
+    figure.align_ylabels([upper, lower])
     legend_above(upper, 4)
     return figure
 
