@@ -19,6 +19,7 @@ from torch._inductor.constant_folding import ConstantFolder, replace_node_with_c
 from dtmd.artefact import Graphs
 from dtmd.compilation import require_compiler, traced
 from dtmd.errors import DtmdError
+from dtmd.pieces import gradients, leaves
 from dtmd.potential import Potential
 
 _INSTEAD = "export it with --format torchscript"
@@ -226,10 +227,10 @@ def _step(potential: Potential, k: int, n_nodes: int, n_before: int) -> Callable
     """Layer k and back: what it gives, and gradients by what it reads from those by what it gives."""
 
     def step(own: Tensor, species: Tensor, edge_index: Tensor, *tensors: Tensor) -> list[Tensor]:
-        before = _leaves(tensors[:n_before])
+        before = leaves(tensors[:n_before])
         nodes, edges = _layer(potential, k, own, species, edge_index, before[:n_nodes], before[n_nodes:])
         after = [*nodes, *edges]
-        return [*(tensor.detach() for tensor in after), *_gradients(after, tensors[n_before:], before)]
+        return [*(tensor.detach() for tensor in after), *gradients(after, tensors[n_before:], before)]
 
     return step
 
@@ -290,21 +291,11 @@ def _last(potential: Potential, first: int, n_nodes: int) -> Callable[..., list[
     """From layer `first` to the energies, and back."""
 
     def last(own: Tensor, species: Tensor, edge_index: Tensor, *before: Tensor) -> list[Tensor]:
-        before = _leaves(before)
+        before = leaves(before)
         nodes, edges = before[:n_nodes], before[n_nodes:]
         for k in range(first, potential.model.n_layers):
             nodes, edges = _layer(potential, k, own, species, edge_index, nodes, edges)
         energies = potential.scaled(potential.model.energies(nodes, torch.zeros_like(own), 1), own)
-        return [energies.detach(), *_gradients([energies], [torch.ones_like(energies)], before)]
+        return [energies.detach(), *gradients([energies], [torch.ones_like(energies)], before)]
 
     return last
-
-
-def _leaves(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.detach().requires_grad_() for tensor in tensors]
-
-
-def _gradients(outputs: Sequence[Tensor], by_outputs: Sequence[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-    pairs = [(output, by) for output, by in zip(outputs, by_outputs, strict=True) if output.requires_grad]
-    outputs, by_outputs = zip(*pairs, strict=True)
-    return list(torch.autograd.grad(outputs, inputs, by_outputs, allow_unused=True, materialize_grads=True))

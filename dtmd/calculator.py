@@ -17,7 +17,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
 from dtmd import artefact
-from dtmd.checkpoint import load_model
+from dtmd.checkpoint import file_of, load_model
 from dtmd.errors import DtmdError
 from dtmd.neighbors import Edges
 from dtmd.potential import Prediction, predict_by_edges, predict_with_virial, species_indices, with_gradient
@@ -49,8 +49,7 @@ class DtmdCalculator(Calculator):
         self, model: str | Path, device: str = "cpu", precision: torch.dtype | None = None, skin: float = 0.5
     ) -> None:
         super().__init__()
-        path = Path(model)
-        self.path = path / "model.pt" if path.is_dir() else path
+        self.path = file_of(Path(model))
         if artefact.kind_of(self.path):
             self._source, self._device = _exported(self.path), "cpu"
         else:

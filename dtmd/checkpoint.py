@@ -22,6 +22,9 @@ from dtmd.models import ModelConfig
 from dtmd.potential import Potential
 from dtmd.structures import Structures
 
+MODEL = "model.pt"
+"""The model file of a run, in its folder."""
+
 FORMAT = "dtmd model"
 FORMAT_VERSION = 1
 
@@ -56,6 +59,11 @@ class ModelFile:
     potential: Potential
     probes: ProbeFrames
     metadata: dict
+
+
+def file_of(place: Path) -> Path:
+    """The model file that a user names by itself or by its run folder."""
+    return place / MODEL if place.is_dir() else place
 
 
 def save_model(model: ModelFile, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from dtmd.errors import DtmdError
 
@@ -525,10 +525,16 @@ def info(file: Annotated[Path, typer.Argument(help="A model, an exported potenti
 
 
 def _print_table(titles: list[str], rows: list[list[str]]) -> None:
-    table = Table(*titles)
+    """Where it is too wide, titles are wrapped; rich would cut numbers off."""
+    room, lines = max(console.width, 120), 3 * len(titles) + 1
+    cells = [max(len(row[k]) for row in rows) for k in range(len(titles))]
+    widths = [max(width, len(title)) for width, title in zip(cells, titles, strict=True)]
+    if sum(widths) + lines > room:
+        widths = [max(width, *map(len, title.split())) for width, title in zip(cells, titles, strict=True)]
+    table = Table(*(Column(escape(title), width=width) for title, width in zip(titles, widths, strict=True)))
     for row in rows:
         table.add_row(*map(escape, row))
-    Console(highlight=False, width=max(console.width, 120)).print(table)
+    Console(highlight=False, width=max(room, sum(widths) + lines)).print(table)
 
 
 def _start(text: str) -> tuple[str, tuple[str, int]]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dtmd import artefact
 from dtmd.aotinductor import Graph, cannot_be_compiled, compile_graph, deviation, graphs_of, run_pieces, target
-from dtmd.checkpoint import ModelFile, load_model
+from dtmd.checkpoint import ModelFile, file_of, load_model
 from dtmd.errors import DtmdError
 from dtmd.files import written_whole
 from dtmd.filter_tables import with_fine_filters
@@ -116,17 +116,25 @@ def export_aotinductor(
     return Exported(out, metadata, deviations)
 
 
-def _model_and_place(
-    model_path: Path, out: Path | None, suffix: str, precision: torch.dtype | None
-) -> tuple[ModelFile, Path]:
-    if model_path.is_dir():
-        model_path = model_path / "model.pt"
-    model = load_model(model_path)
-    model.potential.to_precision(precision or model.potential.precision)
+def destination(model_path: Path, out: Path | None, suffix: str) -> Path:
+    """Where to write: `out`, or beside the model file with this suffix.
+
+    Raises:
+        DtmdError: it is the model file.
+    """
     out = out or model_path.with_suffix(suffix)
     if out.resolve() == model_path.resolve():
         raise DtmdError(f"{out}: would overwrite the model; give another file with -o")
-    return with_fine_filters(model), out
+    return out
+
+
+def _model_and_place(
+    model_path: Path, out: Path | None, suffix: str, precision: torch.dtype | None
+) -> tuple[ModelFile, Path]:
+    model_path = file_of(model_path)
+    model = load_model(model_path)
+    model.potential.to_precision(precision or model.potential.precision)
+    return with_fine_filters(model), destination(model_path, out, suffix)
 
 
 def _check(model: ModelFile, evaluate: Evaluate) -> dict[str, float]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from dtmd import artefact
+from dtmd.checkpoint import file_of
 from dtmd.errors import DtmdError
-from dtmd.export import Exported, export_torchscript
+from dtmd.export import Exported, destination, export_torchscript
 from dtmd.files import torch_writing, written_whole
 from dtmd.mliap import load_in_lammps
 
@@ -36,13 +37,10 @@ def export_mliap(
     Raises:
         DtmdError: as `dtmd.export.export_torchscript`; LAMMPS could not read a file of this name.
     """
-    if model_path.is_dir():
-        model_path = model_path / "model.pt"
-    out = out or model_path.with_suffix(".mliap.pt")
+    model_path = file_of(model_path)
+    out = destination(model_path, out, ".mliap.pt")
     if out.suffix != ".pt":
         raise DtmdError(f"{out}: LAMMPS reads a potential for pair_style mliap as .pt; give such a name with -o")
-    if out.resolve() == model_path.resolve():
-        raise DtmdError(f"{out}: would overwrite the model; give another file with -o")
     with tempfile.TemporaryDirectory() as folder:
         exported = export_torchscript(model_path, Path(folder) / "model.lammps.pt", precision)
         wrap(exported.path, out)

@@ -33,6 +33,7 @@ from ase.data import atomic_masses, atomic_numbers
 from torch import Tensor
 
 from dtmd.errors import DtmdError
+from dtmd.pieces import gradients, leaves
 
 EXCHANGE_VERSION = 20260211
 """The first LAMMPS whose exchange is right, as its `lammps_version` counts; older ones give wrong features."""
@@ -349,36 +350,18 @@ def evaluate(
     for k in range(n_layers):
         if k > 0 and exchange:
             before = [*nodes, *edges]
-            nodes, edges = _leaves(exchange.from_owners(nodes)), _leaves(edges)
+            nodes, edges = leaves(exchange.from_owners(nodes)), leaves(edges)
             cuts.append((before, nodes, edges))
         nodes, edges = module.layer(k, n_atoms, species, edge_index, nodes, edges)
     energies = module.energies(species[:n_atoms], nodes)
 
-    outputs, gradients = [energies.sum()], [energies.new_ones(())]
+    outputs, by_outputs = [energies.sum()], [energies.new_ones(())]
     for before, nodes, edges in reversed(cuts):
-        gradients = _gradients(outputs, gradients, [*nodes, *edges])
-        gradients = [*exchange.to_owners(gradients[:len(nodes)]), *gradients[len(nodes):]]
+        by_inputs = gradients(outputs, by_outputs, [*nodes, *edges])
+        by_outputs = [*exchange.to_owners(by_inputs[:len(nodes)]), *by_inputs[len(nodes):]]
         outputs = before
-    (gradient,) = _gradients(outputs, gradients, [edge_vec])
+    (gradient,) = gradients(outputs, by_outputs, [edge_vec])
     return energies.detach(), gradient
-
-
-def _leaves(tensors: list[Tensor]) -> list[Tensor]:
-    """The same values, where a graph of autograd ends."""
-    return [tensor.detach().requires_grad_(tensor.is_floating_point()) for tensor in tensors]
-
-
-def _gradients(outputs: list[Tensor], by_outputs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-    """By the inputs, given those by the outputs; zero where nothing depends on an input."""
-    roots = [k for k, output in enumerate(outputs) if output.requires_grad]
-    wanted = [k for k, tensor in enumerate(inputs) if tensor.requires_grad]
-    found = [torch.zeros_like(tensor) for tensor in inputs]
-    if roots:
-        gradients = torch.autograd.grad([outputs[k] for k in roots], [inputs[k] for k in wanted],
-                                        [by_outputs[k] for k in roots], allow_unused=True)
-        for k, gradient in zip(wanted, gradients, strict=True):
-            found[k] = found[k] if gradient is None else gradient
-    return found
 
 
 def _rows(nodes: list[Tensor]) -> Tensor:

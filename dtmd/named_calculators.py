@@ -17,6 +17,7 @@ from ase import Atoms
 from ase.calculators.abc import GetPropertiesMixin
 
 from dtmd.calculator import DtmdCalculator
+from dtmd.checkpoint import MODEL, file_of
 from dtmd.errors import DtmdError
 
 _LABELLED = re.compile(r"([\w.+-]+)=(.+)")
@@ -93,7 +94,7 @@ def slug(label: str) -> str:
 
 def short_label(place: Path) -> str:
     """The name of the run folder for its model, else that of the file; of a resolved path."""
-    return place.parent.name if place.name == "model.pt" else place.stem
+    return place.parent.name if place.name == MODEL else place.stem
 
 
 def named_calculators(texts: Sequence[str], precision: torch.dtype | None = None) -> list[NamedCalculator]:
@@ -131,8 +132,7 @@ def _is_factory(named: str) -> bool:
 def _default_label(named: str) -> str:
     if _is_factory(named):
         return named
-    path = Path(named)
-    return short_label((path / "model.pt" if path.is_dir() else path).resolve())
+    return short_label(file_of(Path(named)).resolve())
 
 
 def _calculator(label: str, named: str, precision: torch.dtype | None) -> NamedCalculator:

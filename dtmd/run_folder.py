@@ -17,7 +17,7 @@ from dtmd.training_report.summary import CONFIG
 
 logger = logging.getLogger(__name__)
 
-MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"
+CHECKPOINT = "checkpoint.pt"
 START = "start.pt"
 """Copy of the model that a training starts from, so that a run goes on whatever becomes of the original."""
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dtmd.checkpoint import ModelFile, load_model, load_tensors, provenance, save_model, save_tensors
+from dtmd.checkpoint import MODEL, ModelFile, load_model, load_tensors, provenance, save_model, save_tensors
 from dtmd.compilation import CompiledEvaluation
 from dtmd.config import TrainConfig
 from dtmd.curriculum import Progress, after_epoch, begin, ending, next_stage, stage_converged
@@ -30,7 +30,7 @@ from dtmd.neighbors import Edges, FrameEdges, RolloutEdges
 from dtmd.potential import Potential, Prediction
 from dtmd.ranks import Ranks
 from dtmd.rollout import PART_ATOMS, NonFiniteForces, accumulate_gradient
-from dtmd.run_folder import CHECKPOINT, MODEL, START, claim, started, with_its_model
+from dtmd.run_folder import CHECKPOINT, START, claim, started, with_its_model
 from dtmd.subsequences import Points, epoch_order
 from dtmd.training_data import (
     MIXED, TrainingData, closest_pairs, fit_reference_energies, load_training_data, mixed_text,

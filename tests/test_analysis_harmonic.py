@@ -303,3 +303,11 @@ def test_the_command_refuses(run, tmp_path, hydrogen):
         code, _, errors = run(*arguments)
         assert code == 2 and message in errors
     assert not (tmp_path / "harmonic").exists()
+
+
+def test_tables_show_whole_numbers_and_labels_however_wide_they_are(capsys):
+    label, titles = "runs/[old]/" + 40 * "x", [f"energy of model {k} (eV)" for k in range(9)]
+    cli._print_table(["model", label, *titles], [["runs/[b]", "1.0", *("−3583.7112" for _ in titles)]])
+    shown = capsys.readouterr().out
+    assert shown.count("−3583.7112") == len(titles) and "runs/[b]" in shown and label in shown
+    assert len({len(line) for line in shown.splitlines()}) == 1

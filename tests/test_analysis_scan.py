@@ -66,7 +66,7 @@ def test_a_group_moves_as_a_whole_against_the_rest():
     np.testing.assert_allclose(result.positions[:, :2], np.broadcast_to(TRIMER.positions[:2], (27, 2, 3)))
 
 
-@pytest.mark.parametrize("settings", [None, RelaxationSettings(fmax=1e-7)])
+@pytest.mark.parametrize("settings", [None, RelaxationSettings(fmax=1e-7, optimizer="fire")])
 def test_the_force_is_the_slope_of_the_energy_also_where_the_rest_is_relaxed(settings):
     path = group_path(TRIMER, "3", "y", 0.48, 0.52, 5)
     result = scanned(TRIMER, path, relaxation=settings)

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dtmd"
 
 LAYERS = """
-errors units resources children
+errors units resources children pieces
 files trajectory memory
 presentation
 models store launcher

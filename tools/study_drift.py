@@ -27,6 +27,7 @@ import yaml
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from dtmd.checkpoint import MODEL, file_of
 from dtmd.ensemble.record import Settings
 from dtmd.ensemble.results import read_results
 from dtmd.ensemble.runs import run_all
@@ -117,7 +118,7 @@ def main() -> None:
 
 def prepared(model: Path, hard: Path | None, out: Path) -> list[Variant]:
     """The artefacts, exported where they are not there yet."""
-    file = model / "model.pt" if model.is_dir() else model
+    file = file_of(model)
     hard = hard or trained_with_hard_cutoff(model, out / "training")
     cases = {"float32": (file, torch.float32), "float64": (file, torch.float64), HARD: (hard, torch.float32)}
     variants = []
@@ -146,7 +147,7 @@ def trained_with_hard_cutoff(model: Path, run_dir: Path) -> Path:
     write_text(hard, yaml.safe_dump(content | {"name": "hard_cutoff"}, sort_keys=False))
     if subprocess.run([sys.executable, "-m", "dtmd", "train", str(hard), "-o", str(run_dir)]).returncode != 0:
         sys.exit(f"the training with a hard cutoff failed or was stopped; its folder: {run_dir}")
-    return run_dir / "model.pt"
+    return run_dir / MODEL
 
 
 def run_in_lammps(variant: Variant, timestep: float, ps: float, starts: list[Start], jobs: int) -> list[str]:

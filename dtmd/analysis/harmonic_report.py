@@ -175,7 +175,8 @@ def _figure(result: Harmonic) -> Figure:
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_title(modes.label, loc="left", fontsize="medium", pad=2.0)
-    panels[-1].set_xlabel("wavenumber (cm⁻¹), imaginary ones negative and dashed")
+    imaginary = any((modes.wavenumbers < 0.0).any() for modes in result.models)
+    panels[-1].set_xlabel("wavenumber (cm⁻¹)" + (", imaginary ones negative and dashed" if imaginary else ""))
     return figure
 
 

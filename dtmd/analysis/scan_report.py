@@ -128,9 +128,10 @@ def _figure(results: Sequence[Scan], path: scans.Path) -> Figure:
     for axes in (upper, lower):
         axes.axhline(0.0, color="#000000", linewidth=0.5)
     upper.set_ylabel("ΔE (eV)")
-    lower.set_ylabel("force along the path (eV/Å)")
+    lower.set_ylabel("force (eV/Å)")
     lower.set_xlabel(f"{path.name} (Å)" + (
         "; hollow: nearer than in the training data" if any(result.unseen.any() for result in results) else ""))
+    figure.align_ylabels([upper, lower])
     legend_above(upper, 4)
     return figure
 

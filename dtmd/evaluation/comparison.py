@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from ase.data import atomic_numbers
 
-from dtmd.checkpoint import ModelFile, load_model
+from dtmd.checkpoint import ModelFile, file_of, load_model
 from dtmd.errors import DtmdError
 from dtmd.evaluation.rollouts import RolloutErrors, StartFrame, reference_force, rollout_errors, start_frames
 from dtmd.named_calculators import short_label
@@ -137,7 +137,7 @@ def load_models(paths: Sequence[Path]) -> list[Model]:
     Raises:
         DtmdError: not a model, or one that is given twice.
     """
-    files = [path / "model.pt" if path.is_dir() else path for path in paths]
+    files = [file_of(path) for path in paths]
     places = [file.resolve() for file in files]
     twice = next((file for k, file in enumerate(files) if places[k] in places[:k]), None)
     if twice:
