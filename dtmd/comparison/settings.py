@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from inspect import Parameter, signature
-from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -27,11 +26,9 @@ from dtmd.observables.orientation import Orientation, OrientationSettings
 from dtmd.observables.rdf import RadialDistribution, RDFSettings
 from dtmd.observables.rollout_error import RolloutError
 from dtmd.observables.spectrum import Spectrum
-from dtmd.observables.survival import Limits, Survival
+from dtmd.observables.survival import Survival
 from dtmd.observables.temperature import Temperature
 from dtmd.trajectory import Trajectory
-
-NONMETALS = frozenset("H He B C N O F Ne Si P S Cl Ar Ge As Se Br Kr Te I Xe At Rn".split())
 
 _KINDS: Mapping[type[Observable], Callable[..., object] | None] = {
     RolloutError: None, Distances: DistanceSettings, RadialDistribution: RDFSettings,
@@ -71,20 +68,8 @@ class ComparisonSettings:
                 given |= {"aimd": aimd, "starts": self.starts}
             if kind is Survival:
                 given |= {"reference": aimd}
-                given.setdefault("limits", Limits(reactive=reactive_pairs(aimd[0].elements)))
             made.append(kind(**given) if holder is None else kind(holder(**given)))
         return made
-
-
-def reactive_pairs(elements: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Pairs of elements whose bonds may break in a run that is sound: with metals, and H–H beside one.
-
-    Metals form and break bonds as their atoms move, and hydrogen dissociates on them.
-    """
-    if NONMETALS.issuperset(elements):
-        return ()
-    return tuple(pair for pair in combinations_with_replacement(elements, 2)
-                 if not NONMETALS.issuperset(pair) or set(pair) == {"H"})
 
 
 def load_settings(path: Path | None, starts: Mapping[str, tuple[str, int]] | None = None) -> ComparisonSettings:

@@ -13,7 +13,7 @@ from dtmd.observables.distributions import AIMD, estimate_row, plot_name, sides
 from dtmd.observables.kaplan_meier import SurvivalCurve, kaplan_meier, longest_common_time
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.section import Curve, Plot, Row, Section, Table, judged
-from dtmd.observables.selection import atom_ids, check_atoms
+from dtmd.observables.selection import Pair, atom_ids, check_atoms
 from dtmd.observables.statistics import Estimate, wilson_interval
 from dtmd.trajectory import Trajectory
 
@@ -29,7 +29,7 @@ class DissociationSettings:
     """
 
     criterion: BondCriterion = BondCriterion()
-    bonds: tuple[tuple[int, int], ...] | None = None
+    bonds: tuple[Pair, ...] | None = None
     tolerance: float = 0.1
 
 

@@ -13,7 +13,7 @@ from dtmd.observables.distances import pair_distances
 from dtmd.observables.distributions import AIMD, estimate_row, plot_name, sides
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.section import Curve, Plot, Row, Section, Table, judged
-from dtmd.observables.selection import Selection, atom_ids, check_atoms, selected
+from dtmd.observables.selection import Pair, Selection, atom_ids, check_atoms, selected
 from dtmd.observables.statistics import mean_over_runs
 from dtmd.observables.thinning import ThinnedSeries
 from dtmd.trajectory import Trajectory
@@ -35,7 +35,7 @@ class ElongationSettings:
         seed: of the bootstrap.
     """
 
-    pairs: tuple[tuple[int, int], ...] = ()
+    pairs: tuple[Pair, ...] = ()
     groups: tuple[Selection, ...] = ()
     neighbours: float = 1.3
     tolerance: float = 0.1

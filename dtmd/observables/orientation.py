@@ -16,7 +16,7 @@ from dtmd.observables.distributions import (
 from dtmd.observables.histograms import normalised, wasserstein, wasserstein_on_circle
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.section import Map, Plot, Row, Section
-from dtmd.observables.selection import check_atoms
+from dtmd.observables.selection import Pair, check_atoms
 from dtmd.trajectory import Trajectory
 
 N_COSINES, N_AZIMUTHS = 40, 72
@@ -34,7 +34,7 @@ class OrientationSettings:
         seed: of the bootstrap.
     """
 
-    bonds: tuple[tuple[int, int], ...] | None = None
+    bonds: tuple[Pair, ...] | None = None
     seed: int = 0
 
 

@@ -7,25 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dtmd.observables.section import Row, judged
-from dtmd.observables.statistics import Estimate, mean_over_runs
+from dtmd.observables.statistics import Estimate, difference, mean_over_runs
 
 RULE = ("Over several runs the number is their mean, with the 95 % bootstrap interval over runs. A side agrees where "
         "the whole interval of its difference lies within the tolerance, differs where none of it does, and there is "
         "not enough data otherwise, or where a side is a single run.")
-
-
-def difference(one: Estimate, other: Estimate) -> Estimate:
-    """`one` less `other` of independent numbers, with the interval that follows from theirs.
-
-    The distances of each number to its own bounds are added in quadrature (Zou and Donner 2008, doi:10.1002/sim.3095),
-    which for symmetric intervals adds the variances, and keeps skew ones of shares as they are.
-    """
-    value = one.value - other.value
-    if None in (one.low, one.high, other.low, other.high):
-        return Estimate(value)
-    down = np.hypot(one.value - one.low, other.high - other.value)
-    up = np.hypot(one.high - one.value, other.value - other.low)
-    return Estimate(value, float(value - down), float(value + up))
 
 
 def estimates_row(

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import numpy as np
 from ase.data import atomic_numbers
+from pydantic import AfterValidator
 
 from dtmd.errors import DtmdError
 from dtmd.trajectory import Trajectory
 
-Selection = tuple[str | int, ...]
-"""Symbols of elements and indices of atoms, from 0: ("Pd",), (0, 1)."""
+
+
+def _index(atom_id: int) -> int:
+    if atom_id < 1:
+        raise ValueError("atom ids count from 1, as in LAMMPS")
+    return atom_id - 1
+
+
+Atom = Annotated[int, AfterValidator(_index)]
+"""Index of an atom, from 0; in a file of settings its id, from 1."""
+
+Pair = tuple[Atom, Atom]
+
+Selection = tuple[str | Atom, ...]
+"""Symbols of elements and indices of atoms: ("Pd",), (0, 1)."""
 
 
 def selected(selection: Selection, trajectory: Trajectory) -> np.ndarray:

@@ -10,9 +10,9 @@ from scipy.signal import find_peaks
 
 from dtmd import units
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.over_runs import RULE, difference, means_row
+from dtmd.observables.over_runs import RULE, means_row
 from dtmd.observables.section import Curve, Plot, Row, Section, judged
-from dtmd.observables.statistics import Estimate, interval, resamples
+from dtmd.observables.statistics import Estimate, difference, interval, resamples
 from dtmd.observables.vacf import Autocorrelation, AutocorrelationOfRun
 from dtmd.trajectory import Trajectory
 

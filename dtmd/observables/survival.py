@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import numpy as np
@@ -13,14 +14,16 @@ from vesin import NeighborList
 
 from dtmd.errors import DtmdError
 from dtmd.observables.distances import minimum_image_distances, pair_distances
+from dtmd.observables.kaplan_meier import SurvivalCurve, kaplan_meier, longest_common_time
 from dtmd.observables.observable import Observable
 from dtmd.observables.over_runs import RULE, estimates_row
 from dtmd.observables.section import Curve, Plot, Row, Section, Table
 from dtmd.observables.series import n_finite
-from dtmd.observables.survival_curve import SurvivalCurve, kaplan_meier
 from dtmd.presentation.numbers import NOTHING, duration
 from dtmd.trajectory import Trajectory
 from dtmd.units import FS_PER_PS
+
+NONMETALS = frozenset("H He B C N O F Ne Si P S Cl Ar Ge As Se Br Kr Te I Xe At Rn".split())
 
 _SKIN = 2.0
 """Å; pairs within the limit plus this are kept until an atom has moved half of it."""
@@ -37,14 +40,14 @@ class Limits:
         nearest: share of the sum of the covalent radii that two atoms stay apart.
         bonded: share of that sum below which two atoms of the first frame are bonded.
         stretch: Å, largest change of a bond's length from its reference.
-        reactive: pairs of elements, such as ("H", "H"), whose bonds may break.
+        reactive: pairs of elements, such as ("H", "H"), whose bonds may break; None for those of `reactive_pairs`.
     """
 
     temperature: tuple[float, float] = (0.1, 1e5)
     nearest: float = 0.5
     bonded: float = 1.25
     stretch: float = 0.5
-    reactive: tuple[tuple[str, str], ...] = ()
+    reactive: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Survival(Observable):
     needs = ("velocities", "forces")
 
     def __init__(
-        self, limits: Limits = Limits(), bonds: Sequence[tuple[int, int]] | None = None,
+        self, limits: Limits = Limits(), bonds: tuple[Pair, ...] | None = None,
         reference: Sequence[Trajectory] = (), tolerance: float = 0.1,
     ) -> None:
         self.limits, self.bonds, self.tolerance = limits, bonds, tolerance
@@ -120,7 +123,9 @@ class Survival(Observable):
                                 f"{len(run.numbers)} atoms; give ids of atoms that exist")
             return pairs
         pairs = pairs_within(run, 0, self.limits.bonded * covalent_sums(run.numbers))
-        reactive = {tuple(sorted(atomic_numbers[element] for element in pair)) for pair in self.limits.reactive}
+        named = self.limits.reactive
+        named = reactive_pairs(run.elements) if named is None else named
+        reactive = {tuple(sorted(atomic_numbers[element] for element in pair)) for pair in named}
         kept = [tuple(sorted(run.numbers[pair].tolist())) not in reactive for pair in pairs]
         return pairs[kept]
 
@@ -149,7 +154,7 @@ class Survival(Observable):
                          for side, runs in sides.items())
         rows = [self._row(curves, note)]
         of_md = {side: curve for side, curve in curves.items() if side != "AIMD"}
-        if _known(of_md) > _known(curves):
+        if longest_common_time(of_md.values()) > longest_common_time(curves.values()):
             rows.append(self._row(of_md))
         plot = Plot("survival", "Share of runs within the limits (Kaplan–Meier).", "time (ps)", "share alive",
                     [_steps(side, curve) for side, curve in curves.items()])
@@ -160,21 +165,23 @@ class Survival(Observable):
         return Section(
             name=self.name, title="Survival", definition=self._definition(), rows=rows, plots=[plot], tables=[table],
             rule=f"{RULE} Tolerance: {100 * self.tolerance:g} percentage points of the share alive. The intervals of "
-            "the shares are Greenwood's, log-log, and Wilson's where all or none are alive; a single run has one too."
+            "the shares are Rothman's; a single run has one too."
             if "AIMD" in sides else "",
             caveats=_caveats(sides),
         )
 
     def _row(self, curves: Mapping[str, SurvivalCurve], note: str = "") -> Row:
         """Shares alive at the longest time at which all are known."""
-        time = _known(curves)
+        time = longest_common_time(curves.values())
         alive = {side: curve.at(time) for side, curve in curves.items()}
         reference = alive.pop("AIMD", None)
         return estimates_row(f"runs alive after {duration(time)}", "", alive, reference, self.tolerance, note)
 
     def _definition(self) -> str:
         low, high = self.limits.temperature
-        reactive = ", ".join("–".join(pair) for pair in self.limits.reactive)
+        named = self.limits.reactive
+        reactive = ("those with a metal, and H–H beside one" if named is None else
+                    ", ".join("–".join(pair) for pair in named))
         which = "named" if self.bonds is not None else (
             f"of the first frame (nearer than {self.limits.bonded:g} × the sum of the covalent radii"
             + (f"; not {reactive}, which react)" if reactive else ")"))
@@ -312,6 +319,17 @@ def covalent_sums(numbers: np.ndarray) -> np.ndarray:
     return radii[:, None] + radii[None, :]
 
 
+def reactive_pairs(elements: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of elements whose bonds may break in a run that is sound: those with a metal, and H–H beside one.
+
+    Metals form and break bonds as their atoms move, and hydrogen dissociates on them.
+    """
+    if NONMETALS.issuperset(elements):
+        return []
+    return [pair for pair in combinations_with_replacement(elements, 2)
+            if not NONMETALS.issuperset(pair) or set(pair) == {"H"}]
+
+
 def pairs_within(run: Trajectory, frame: int, limits: np.ndarray) -> np.ndarray:
     """Pairs of atoms i < j nearer than their limit (N, N) in Å in one frame, (P, 2), sorted."""
     search = NeighborList(cutoff=float(limits.max()), full_list=False)
@@ -332,18 +350,9 @@ def _curve(runs: Sequence[Life]) -> SurvivalCurve:
     return kaplan_meier(np.array([run.observed for run in runs]), np.array([run.end is not None for run in runs]))
 
 
-def _known(curves: Mapping[str, SurvivalCurve]) -> float:
-    """How long all shares are known, fs: to the last observation, or for ever where none is alive any more."""
-    ends = [float(curve.times[-1]) for curve in curves.values()]
-    return min((end for end, curve in zip(ends, curves.values(), strict=True) if curve.alive[-1] > 0.0),
-               default=max(ends))
-
-
 def _steps(side: str, curve: SurvivalCurve) -> Curve:
-    """A step function as a line with corners."""
-    x = np.repeat(curve.times, 2)[1:] / FS_PER_PS
-    alive, low, high = (np.repeat(values, 2)[:-1] for values in (curve.alive, curve.low, curve.high))
-    return Curve(side, x, alive, low, high, side=side)
+    times, *values = curve.steps()
+    return Curve(side, times / FS_PER_PS, *values, side=side)
 
 
 def _cause(run: Life) -> str:
@@ -351,7 +360,7 @@ def _cause(run: Life) -> str:
 
 
 def _caveats(sides: Mapping[str, Sequence[Life]]) -> list[str]:
-    found = ["Bonds that react must be named as reactive: a reaction is no failure. Only the frames that were written "
+    found = ["Bonds that react must be among the reactive ones: a reaction is no failure. Only the frames that were written "
              "are seen."]
     broken = sum(run.end is not None for run in sides.get("AIMD", ()))
     if broken:

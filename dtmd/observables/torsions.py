@@ -10,7 +10,7 @@ from dtmd.observables.bond_graph import BondSearch, molecules
 from dtmd.observables.distances import pair_vectors
 from dtmd.trajectory import Trajectory
 
-Dihedral = tuple[int, int, int, int]
+Dihedral = tuple[Atom, Atom, Atom, Atom]
 
 NON_METALS = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 34, 35, 53)
 LARGEST_MOLECULE = 500
