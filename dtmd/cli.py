@@ -537,6 +537,14 @@ def _print_table(titles: list[str], rows: list[list[str]]) -> None:
     Console(highlight=False, width=max(room, sum(widths) + lines)).print(table)
 
 
+def _bond(text: str) -> tuple[int, int]:
+    """Atom indices from 0 of a bond given by ids from 1."""
+    first, _, second = text.partition("-")
+    if not (first.isdigit() and second.isdigit() and int(first) > 0 and int(second) > 0):
+        raise DtmdError(f"--bond {text}: write two atom ids, counted from 1, as in --bond 1-2")
+    return int(first) - 1, int(second) - 1
+
+
 def _start(text: str) -> tuple[str, tuple[str, int]]:
     run, _, place = text.partition("=")
     file, _, frame = place.rpartition("@")

@@ -10,6 +10,8 @@ from vesin import NeighborList
 from dtmd.observables.graph import connected
 from dtmd.trajectory import Trajectory
 
+NONMETALS = frozenset("H He B C N O F Ne Si P S Cl Ar Ge As Se Br Kr Te I Xe At Rn".split())
+
 FACTOR = 1.3
 SLACK = 0.4
 """Å; atoms nearer than 1.3 times the sum of their covalent radii (Cordero 2008, as in ASE), or than this beyond the

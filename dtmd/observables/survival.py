@@ -13,17 +13,17 @@ from ase.geometry import complete_cell
 from vesin import NeighborList
 
 from dtmd.errors import DtmdError
+from dtmd.observables.bond_graph import NONMETALS
 from dtmd.observables.distances import minimum_image_distances, pair_distances
 from dtmd.observables.kaplan_meier import SurvivalCurve, kaplan_meier, longest_common_time
 from dtmd.observables.observable import Observable
 from dtmd.observables.over_runs import RULE, estimates_row
 from dtmd.observables.section import Curve, Plot, Row, Section, Table
+from dtmd.observables.selection import Pair
 from dtmd.observables.series import n_finite
 from dtmd.presentation.numbers import NOTHING, duration
 from dtmd.trajectory import Trajectory
 from dtmd.units import FS_PER_PS
-
-NONMETALS = frozenset("H He B C N O F Ne Si P S Cl Ar Ge As Se Br Kr Te I Xe At Rn".split())
 
 _SKIN = 2.0
 """Å; pairs within the limit plus this are kept until an atom has moved half of it."""
@@ -360,8 +360,8 @@ def _cause(run: Life) -> str:
 
 
 def _caveats(sides: Mapping[str, Sequence[Life]]) -> list[str]:
-    found = ["Bonds that react must be among the reactive ones: a reaction is no failure. Only the frames that were written "
-             "are seen."]
+    found = ["Bonds that react must be among the reactive ones: a reaction is no failure. Only the frames that "
+             "were written are seen."]
     broken = sum(run.end is not None for run in sides.get("AIMD", ()))
     if broken:
         found.append(f"{broken} of {len(sides['AIMD'])} AIMD runs pass a limit: see their causes in the table; if they "

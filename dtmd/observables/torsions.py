@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+from ase.data import chemical_symbols
 
-from dtmd.observables.bond_graph import BondSearch, molecules
+from dtmd.observables.bond_graph import NONMETALS, BondSearch, molecules
 from dtmd.observables.distances import pair_vectors
+from dtmd.observables.selection import Atom
 from dtmd.trajectory import Trajectory
 
 Dihedral = tuple[Atom, Atom, Atom, Atom]
 
-NON_METALS = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 34, 35, 53)
 LARGEST_MOLECULE = 500
 
 _STRAIGHT = np.cos(np.radians(15.0))
@@ -48,7 +49,7 @@ def rotatable_dihedrals(first: Trajectory) -> list[Dihedral]:
         neighbours[b].add(a)
     flexible = {
         int(atom) for piece in molecules(len(numbers), pairs) for atom in piece
-        if 4 <= len(piece) <= LARGEST_MOLECULE and np.isin(numbers[piece], NON_METALS).all()
+        if 4 <= len(piece) <= LARGEST_MOLECULE and NONMETALS.issuperset(chemical_symbols[z] for z in numbers[piece])
     }
     found = []
     for b, c in sorted({(min(a, b), max(a, b)) for a, b in pairs.tolist() if a != b}):
