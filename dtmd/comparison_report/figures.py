@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from dtmd.comparison_report.curves import Group, groups, points_per_curve, thinned
 from dtmd.observables.section import Map, Plot
@@ -58,6 +59,7 @@ def _curves_figure(plot: Plot, sides: Sequence[str]) -> Figure:
     if ends:
         left, right = min(e[0] for e in ends), max(e[1] for e in ends)
         axes.set_xlim(left, right if right > left else left + 1.0)
+    axes.xaxis.set_major_locator(MaxNLocator(7))
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
     if shown:
@@ -67,7 +69,7 @@ def _curves_figure(plot: Plot, sides: Sequence[str]) -> Figure:
 
 def _draw_group(axes: Axes, group: Group, limit: int) -> None:
     colour = AIMD_COLOUR if group.colour is None else CYCLE[group.colour % len(CYCLE)]
-    width = 0.6 if group.thin else 1.8 if group.colour is None else 1.4
+    width = 0.6 if group.thin else 2.4 if group.colour is None else 1.4
     alpha = 0.45 if group.thin and len(group.curves) > 8 else 0.8 if group.thin else 1.0
     for k, curve in enumerate(group.curves):
         shown = thinned(curve, limit)
