@@ -245,7 +245,8 @@
       } else if ("+=-".includes(event.key)) {
         const factor = event.key === "-" ? 2 : 0.5, { low, high } = panel.toX, middle = panel.toX.value(at[0]);
         const { x: [first, last] } = this.ranges(null), { y } = this.ranges(this.zoom);
-        const x = [Math.max(first, middle - factor * (middle - low)), Math.min(last, middle + factor * (high - middle))];
+        const left = Math.max(first, middle - factor * (middle - low));
+        const x = [left, Math.min(last, middle + factor * (high - middle))];
         this.setZoom(x[0] <= first && x[1] >= last ? null : { x, y });
       } else if (event.key === "Escape") this.setZoom(null);
       else return;
@@ -285,7 +286,8 @@
         const box = button.getBoundingClientRect(), line = button.querySelector("line");
         const x = box.left - corner.left + 2, y = box.top - corner.top + box.height / 2 - top + 4;
         svg(copy, "path", { d: `M${x} ${y}h20`, stroke: getComputedStyle(line).stroke,
-          "stroke-width": line.getAttribute("stroke-width"), "stroke-dasharray": line.getAttribute("stroke-dasharray") });
+          "stroke-width": line.getAttribute("stroke-width"),
+          "stroke-dasharray": line.getAttribute("stroke-dasharray") });
         svg(copy, "text", { x: x + 26, y: y + 4, fill: color, "font-size": 12 }, button.textContent);
       }
       return new XMLSerializer().serializeToString(copy);
@@ -341,7 +343,8 @@
       const low = (curve) => (log ? [] : curve.low || []);
       const lists = this.visible().flatMap((group) => group.curves.flatMap((c) => [c.y, low(c), c.high || []]));
       const marks = horizontal.map(([, value]) => value).filter((value) => value !== null);
-      const y = extent([...lists, marks], log), values = this.visible().flatMap((group) => group.curves.map((c) => c.y));
+      const y = extent([...lists, marks], log);
+      const values = this.visible().flatMap((group) => group.curves.map((curve) => curve.y));
       const zero = fromZero && extent(values, false)[0] >= 0; // a band alone may go below it
       return { x: x[0] < x[1] ? x : widened(x, 0), y: this.ordinate(y, log, zero) };
     }

@@ -89,7 +89,7 @@ def cell_of(row: Row, side: str) -> Cell:
         else:
             difference = f"{estimate_text(apart)} apart"
             if row.equal > 0.0:
-                difference += f", {value_text(apart.value / row.equal, 2)}{GAP}× AIMD halves"
+                difference += f", {value_text(apart.value / row.equal, 2)}{GAP}×{GAP}AIMD halves"
     return Cell(row.verdict.get(side), _text(row.md.get(side)), difference)
 
 
