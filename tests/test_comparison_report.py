@@ -438,13 +438,13 @@ LOOK = """<script>addEventListener("load", () => setTimeout(async () => {
   for (const [kind, x] of [["pointerdown", 120], ["pointermove", 200], ["pointerup", 200]])
     svg.dispatchEvent(new PointerEvent(kind, at(x)));
   const dragged = texts() !== before;
-  all(".tools button", wide)[0].click(); const restored = texts() === before;
+  wide.querySelector(".stage button").click(); const restored = texts() === before;
   svg.dispatchEvent(new PointerEvent("pointermove", at(120))); const tip = wide.querySelector(".tip").textContent;
   const names = [], blobs = [];
   HTMLAnchorElement.prototype.click = function () { names.push(this.download); };
   URL.createObjectURL = (blob) => { blobs.push(blob); return "#"; };
   const maps = charts.find((c) => c.matches("[data-figure='0']:not(.small)"));
-  for (const chart of [wide, maps]) for (const tool of all(".tools button", chart).slice(1)) tool.click();
+  for (const chart of [wide, maps]) for (const tool of all(".tools button", chart)) tool.click();
   for (let k = 0; k < 100 && blobs.length < 6; k++) await new Promise((done) => setTimeout(done, 20));
   const saved = {};
   for (const [k, blob] of blobs.entries())

@@ -98,14 +98,14 @@
       const bar = html(figure, "div", "bar");
       this.legend = html(bar, "div", "legend");
       this.tools = html(bar, "div", "tools");
-      this.reset = this.button("Show all", () => this.setZoom(null));
-      this.button("CSV", () => this.save("csv", "text/csv", this.csv()), "Save the data as CSV");
-      this.button("SVG", () => this.save("svg", "image/svg+xml", this.picture()), "Save the figure as SVG");
-      this.button("PNG", () => this.savePixels(), "Save the figure as PNG");
+      this.button(this.tools, "CSV", () => this.save("csv", "text/csv", this.csv()), "Save the data as CSV");
+      this.button(this.tools, "SVG", () => this.save("svg", "image/svg+xml", this.picture()), "Save the figure as SVG");
+      this.button(this.tools, "PNG", () => this.savePixels(), "Save the figure as PNG");
       this.stage = html(figure, "div", "stage");
       this.root = svg(this.stage, "svg", { role: "img", tabindex: 0 });
       this.root.setAttribute("aria-label", `${spec.caption}: ${spec.yLabel} against ${spec.xLabel}. `
         + "Arrow keys read the values, plus and minus zoom, Escape shows everything.");
+      this.reset = this.button(this.stage, "Show all", () => this.setZoom(null), "Show all of the figure");
       this.tip = html(this.stage, "div", "tip");
       this.tip.hidden = true;
       this.spoken = html(figure, "div", "hidden");
@@ -116,10 +116,10 @@
       new ResizeObserver(() => this.resized()).observe(this.stage);
       this.resized();
     }
-    button(text, action, title = "") {
-      const button = html(this.tools, "button", "", text);
+    button(parent, text, action, title) {
+      const button = html(parent, "button", "", text);
       Object.assign(button, { type: "button", title });
-      if (title) button.setAttribute("aria-label", title);
+      button.setAttribute("aria-label", title);
       button.addEventListener("click", action);
       return button;
     }
@@ -143,7 +143,6 @@
       });
       this.over = svg(this.root, "g");
       this.reset.hidden = !this.zoom;
-      this.tools.classList.toggle("zoomed", Boolean(this.zoom));
     }
     panel(x, y, width, height, rangeX, rangeY, log = false) {
       return { x, y, width, height, toX: new Scale(rangeX, false, x, x + width),
