@@ -1,14 +1,17 @@
 """The report made of sections: its page, also in a browser, its figures, curves and numbers."""
 
+import base64
 import csv
 import html
 import json
 import re
 import shutil
+import struct
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from dtmd.comparison_report.data import figure_data
 from dtmd.comparison_report.header import Header, Run, Side
 from dtmd.comparison_report.page import report_html
 from dtmd.comparison_report.report import write_report
-from dtmd.comparison_report.summary import key_plots, summary_lines, tally, verdict_of
+from dtmd.comparison_report.summary import key_plots, number_lines, summary_lines, tally, verdict_of
 from dtmd.comparison_report.text import estimate_text
 from dtmd.errors import DtmdError
 from dtmd.ingest import read_aimd
@@ -219,15 +222,20 @@ def test_the_page_is_one_small_file_that_fetches_nothing(written):
         "height", "survival", "distances_H_H", "distances_H_Pd", "force_error", "force_error_log"]
 
 
+def unbroken(text):
+    return text.replace("\u00a0", " ")
+
+
 def test_the_summary_has_a_line_for_each_observable(sections, sides, written):
     text = Page((written / "report.html").read_text()).text
     assert "MD against AIMD: H 2 C 49 Pd 6" in text and "3 trajectories, 960 frames, 478.5 fs in all" in text
     lines = summary_lines(sections, ["EGNN, S = 30", "MACE"])
     assert [line.section.title for line in lines] == [
         "Adsorbate", "Survival", "Interatomic distances", "Force error along the rollout"]
-    assert lines[0].aimd == "4.02 (3.10 to 4.90)" and lines[0].cells["MACE"].value == "4.10 (3.50 to 4.70)"
-    assert lines[0].cells["MACE"].difference == "+0.08 (−0.11 to 0.27) from AIMD"
-    assert lines[2].aimd == "halves differ by 0.140" and "× AIMD halves" in lines[2].cells["MACE"].difference
+    shown = lines[0].cells["MACE"]
+    assert [unbroken(part) for part in (lines[0].aimd, shown.value, shown.difference)] == [
+        "4.02 (3.10 to 4.90)", "4.10 (3.50 to 4.70)", "+0.08 (−0.11 to 0.27) from AIMD"]
+    assert lines[2].aimd == "halves differ by 0.140" and "× AIMD halves" in unbroken(lines[2].cells["MACE"].difference)
     assert "no velocities" in text and "dtmd compare md/*.lammpstrj" in text and 64 * "a" in text
 
 
@@ -390,15 +398,32 @@ def test_lines_of_the_legend():
 @pytest.mark.parametrize("estimate, text", [
     (None, "–"), (Estimate(float("nan"), 0.0, 1.0), "–"), (Estimate(0.12345), "0.123"),
     (Estimate(1.0, 0.9, 1.1), "1.00 (0.90 to 1.10)"), (Estimate(-0.5, float("nan"), 0.0), "−0.500"),
-    (Estimate(3e-7), "3.00\u00a0·\u00a010⁻⁷"), (Estimate(float("inf")), "∞"),
-    (Estimate(2e8, 1e8, 3e8), "2.00\u00a0·\u00a010⁸ (1.00\u00a0·\u00a010⁸ to 3.00\u00a0·\u00a010⁸)"),
+    (Estimate(3e-7), "3.00 · 10⁻⁷"), (Estimate(float("inf")), "∞"),
+    (Estimate(2e8, 1e8, 3e8), "2.0 (1.0 to 3.0) · 10⁸"),
+    (Estimate(-1.02e-4, -1.3e-4, 7e-6), "−1.0 (−1.3 to 0.1) · 10⁻⁴"),
+    (Estimate(4.02, 4.0, 4.04), "4.02 (4.00 to 4.04)"), (Estimate(0.0, 0.0, 0.0), "0.00 (0.00 to 0.00)"),
+    (Estimate(-123.4567, -123.4569, -123.4565), "−123.4567 (−123.4569 to −123.4565)"),
 ])
 def test_estimates_as_text(estimate, text):
-    assert estimate_text(estimate) == text
+    assert unbroken(estimate_text(estimate)) == text
+
+
+def test_no_line_breaks_within_an_interval():
+    assert estimate_text(Estimate(1.0, 0.9, 1.1)).split(" ") == ["1.00", "(0.90\u00a0to\u00a01.10)"]
+
+
+def test_the_table_of_a_section_has_lines_for_the_aimd_and_for_each_side():
+    row = Row("W", "Å", None, {}, {"b": Estimate(0.3, 0.2, 0.4)}, 0.14, {"b": Verdict.DIFFERS})
+    assert [(n.side, n.value, unbroken(n.difference), n.verdict) for n in number_lines(row, ["a", "b"])] == [
+        ("AIMD", "", "0.140 between halves", None), ("b", "", "0.30 (0.20 to 0.40)", Verdict.DIFFERS)]
+    row = Row("T", "K", Estimate(300.0), {"a": Estimate(310.0), "b": Estimate(305.0)}, {"b": Estimate(5.0)})
+    assert [(n.side, n.value, n.difference) for n in number_lines(row, ["a", "b"])] == [
+        ("AIMD", "300", ""), ("a", "310", ""), ("b", "305", "+5.00")]
+    assert [(n.side, n.value) for n in number_lines(Row("nothing", "", None, {}), ["a"])] == [("", "–")]
 
 
 MARK = """<script>window.problems = []; addEventListener("error", (e) => window.problems.push(e.message));</script>"""
-LOOK = """<script>addEventListener("load", () => setTimeout(() => {
+LOOK = """<script>addEventListener("load", () => setTimeout(async () => {
   const all = (query, root = document) => [...root.querySelectorAll(query)];
   const charts = all("figure.chart"), wide = charts.find((c) => c.matches("[data-figure='1']:not(.small)"));
   const lines = () => all(".stage g > path[fill=none]", wide).length, shown = [lines()];
@@ -413,31 +438,74 @@ LOOK = """<script>addEventListener("load", () => setTimeout(() => {
   for (const [kind, x] of [["pointerdown", 120], ["pointermove", 200], ["pointerup", 200]])
     svg.dispatchEvent(new PointerEvent(kind, at(x)));
   const dragged = texts() !== before;
-  all(".tools button", wide)[0].click(); const restored = texts() === before;
+  wide.querySelector(".stage button").click(); const restored = texts() === before;
   svg.dispatchEvent(new PointerEvent("pointermove", at(120))); const tip = wide.querySelector(".tip").textContent;
+  const names = [], blobs = [];
+  HTMLAnchorElement.prototype.click = function () { names.push(this.download); };
+  URL.createObjectURL = (blob) => { blobs.push(blob); return "#"; };
+  const maps = charts.find((c) => c.matches("[data-figure='0']:not(.small)"));
+  for (const chart of [wide, maps]) for (const tool of all(".tools button", chart)) tool.click();
+  for (let k = 0; k < 100 && blobs.length < 6; k++) await new Promise((done) => setTimeout(done, 20));
+  const saved = {};
+  for (const [k, blob] of blobs.entries())
+    saved[names[k]] = blob.type === "image/png" ? btoa(String.fromCharCode(...new Uint8Array(await blob.arrayBuffer())
+      .slice(0, 24))) : await blob.text();
   const background = () => getComputedStyle(document.body).backgroundColor, light = background();
   document.getElementById("theme").click(); const themed = background() !== light;
-  document.documentElement.dataset.found = JSON.stringify({
-    problems: window.problems, width: innerWidth, content: document.documentElement.scrollWidth, themed,
+  const outside = all("body *").filter((e) => !e.closest(".scroll, pre, .tip, .hidden, svg"))
+    .filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5).map((e) => `${e.tagName} ${e.className}`);
+  parent.postMessage(JSON.stringify({
+    problems: window.problems, width: innerWidth, content: document.documentElement.scrollWidth, outside, themed, saved,
     drawn: charts.map((c) => all(".stage g > path, .stage image", c).length), shown, zoomed, dragged, restored, tip,
-  });
+    above: Math.max(...charts.map((c) => c.querySelector(".stage").offsetTop)),
+    named: charts.every((c) => c.querySelector("svg[role=img]").getAttribute("aria-label").includes(" against ")),
+  }), "*");
 }, 300));</script>"""
+FRAME = """<!doctype html><body>
+<iframe id="hold" hidden></iframe>
+<script>
+  const hold = document.getElementById("hold").contentDocument;
+  hold.open();
+  addEventListener("message", (e) => { document.body.dataset.found = e.data; hold.close(); });
+</script>
+<iframe src="page.html" style="border: 0; width: {width}px; height: 900px"></iframe>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="not run: no Chromium to open the page in")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_in_a_browser(written, tmp_path, width):
+    """In a frame, because a window of Chromium is at least 500 pixels wide; beside it one that has not been closed,
+    so that Chromium waits for the message before it writes the page out."""
     text = (written / "report.html").read_text()
     (tmp_path / "page.html").write_text(
         text.replace("<head>", "<head>" + MARK).replace("</body>", LOOK + "</body>"), encoding="utf-8")
+    (tmp_path / "frame.html").write_text(FRAME.replace("{width}", str(width)))
     run = subprocess.run(
-        [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path}", f"--window-size={width},900", "--virtual-time-budget=4000",
-         "--dump-dom", f"file://{tmp_path}/page.html"], capture_output=True, text=True, timeout=600)
+        [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path}", "--window-size=1300,1000",
+         "--dump-dom", f"file://{tmp_path}/frame.html"], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert "CONSOLE" not in run.stderr
     found = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', run.stdout)[1]))
-    assert found["problems"] == [] and found["width"] == width and found["content"] <= width
-    assert len(found["drawn"]) == 9 and all(n > 0 for n in found["drawn"])
+    assert found["problems"] == [] and found["width"] == width
+    assert found["content"] <= width and found["outside"] == []
+    assert 0 < found["above"] < 120  # no figure hangs below an empty bar
+    assert len(found["drawn"]) == 9 and all(n > 0 for n in found["drawn"]) and found["named"]
     assert found["shown"] == [3, 2, "false", 3]
     assert found["zoomed"] and found["dragged"] and found["restored"] and found["themed"]
     assert found["tip"].startswith("time (fs): ") and "AIMD: 1" in found["tip"]
+    check_saved(found["saved"])
+
+
+def check_saved(saved):
+    """What the buttons of a plot and of a map save: data, and figures with the legend that name no colours."""
+    assert set(saved) == {f"{name}.{suffix}" for name in ("survival", "height") for suffix in ("csv", "svg", "png")}
+    head, first, *_ = csv.reader(saved["survival.csv"].splitlines())
+    assert head == ["curve", "run", "time (fs)", "share", "low", "high"] and first[:4] == ["AIMD", "", "0", "1"]
+    for name in ("survival", "height"):
+        drawing = ElementTree.fromstring(saved[f"{name}.svg"])
+        width, height = (float(drawing.get(key)) for key in ("width", "height"))
+        words = {node.text for node in drawing.iter("{http://www.w3.org/2000/svg}text")}
+        assert {"AIMD", "MACE", "EGNN, S = 30"} <= words and "var(" not in saved[f"{name}.svg"]
+        pixels = base64.b64decode(saved[f"{name}.png"])
+        assert pixels[:8] == b"\x89PNG\r\n\x1a\n"
+        assert struct.unpack(">II", pixels[16:24]) == pytest.approx((3 * width, 3 * height), abs=3)

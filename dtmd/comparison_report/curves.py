@@ -73,14 +73,15 @@ def groups(plot: Plot, sides: Sequence[str]) -> list[Group]:
 
 
 def _group_label(curve: Curve, others: Sequence[Curve]) -> str:
-    """The side alone where a label adds nothing: all means have the same one, or every run its own."""
+    """The side alone where a label adds nothing: all means or runs have the same one, or every run its own."""
     label, side = curve.label, curve.side
     if not side:
         return label or "runs"
     alike = [other for other in others if bool(other.run) == bool(curve.run)]
     own = [other.label for other in alike if other.side == side]
-    one_for_all = not curve.run and len(alike) > 1 and {other.label for other in alike} == {label}
-    one_for_each = bool(curve.run) and len(own) > 1 and len(set(own)) == len(own)
+    many = len(own if curve.run else alike) > 1
+    one_for_all = many and {other.label for other in alike} == {label}
+    one_for_each = bool(curve.run) and many and len(set(own)) == len(own)
     if not label or one_for_all or one_for_each:
         return side
     named = re.search(rf"(?<!\w){re.escape(side)}(?!\w)", label)

@@ -114,7 +114,8 @@ def plain(value: object) -> object:
 def _group_data(group: Group, limit: int) -> dict[str, object]:
     return {
         "label": group.label, "colour": colour_name(group.colour), "dash": _DASHES[group.dash % len(_DASHES)],
-        "thin": group.thin, "curves": [_curve_data(curve, limit) for curve in group.curves],
+        "reference": group.colour is None, "thin": group.thin,
+        "curves": [_curve_data(curve, limit) for curve in group.curves],
     }
 
 

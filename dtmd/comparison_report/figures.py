@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from dtmd.comparison_report.curves import Group, groups, points_per_curve, thinned
 from dtmd.observables.section import Map, Plot
@@ -44,12 +45,14 @@ def _curves_figure(plot: Plot, sides: Sequence[str]) -> Figure:
     shown = groups(plot, sides)
     for group in sorted(shown, key=lambda group: not group.thin):
         _draw_group(axes, group, limit)
-    for y in plot.horizontal.values():
+    horizontal, vertical = ({k: at for k, at in marks.items() if np.isfinite(at)}
+                            for marks in (plot.horizontal, plot.vertical))
+    for y in horizontal.values():
         axes.axhline(y, color=_MARK_COLOUR, linewidth=0.8, linestyle=DASHED)
-    for x in plot.vertical.values():
+    for x in vertical.values():
         axes.axvline(x, color=_MARK_COLOUR, linewidth=0.8, linestyle=DASHED)
-    _name_marks(axes, plot)
-    if plot.log:
+    _name_marks(axes, horizontal, vertical)
+    if plot.log and any(np.any(np.asarray(curve.y) > 0.0) for curve in plot.curves):
         axes.set_yscale("log", nonpositive="mask")
     elif plot.from_zero:
         # A band alone may go below zero.
@@ -58,6 +61,7 @@ def _curves_figure(plot: Plot, sides: Sequence[str]) -> Figure:
     if ends:
         left, right = min(e[0] for e in ends), max(e[1] for e in ends)
         axes.set_xlim(left, right if right > left else left + 1.0)
+    axes.xaxis.set_major_locator(MaxNLocator(7))
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
     if shown:
@@ -67,7 +71,7 @@ def _curves_figure(plot: Plot, sides: Sequence[str]) -> Figure:
 
 def _draw_group(axes: Axes, group: Group, limit: int) -> None:
     colour = AIMD_COLOUR if group.colour is None else CYCLE[group.colour % len(CYCLE)]
-    width = 0.6 if group.thin else 1.8 if group.colour is None else 1.4
+    width = 0.6 if group.thin else 2.4 if group.colour is None else 1.4
     alpha = 0.45 if group.thin and len(group.curves) > 8 else 0.8 if group.thin else 1.0
     for k, curve in enumerate(group.curves):
         shown = thinned(curve, limit)
@@ -77,13 +81,14 @@ def _draw_group(axes: Axes, group: Group, limit: int) -> None:
                   linestyle=_DASHES[group.dash % len(_DASHES)], label=group.label if k == 0 else None)
 
 
-def _name_marks(axes: Axes, plot: Plot) -> None:
+def _name_marks(axes: Axes, horizontal: Mapping[str, float], vertical: Mapping[str, float]) -> None:
     halo = [withStroke(linewidth=2.0, foreground="white")]
     style = {"fontsize": 7, "color": _MARK_COLOUR, "path_effects": halo, "zorder": 4}
-    for label, y in plot.horizontal.items():
+    for label, y in horizontal.items():
         axes.text(0.99, y, label, transform=axes.get_yaxis_transform(), ha="right", va="bottom", **style)
-    for label, x in plot.vertical.items():
-        axes.text(x, 0.99, f" {label}", transform=axes.get_xaxis_transform(), ha="left", va="top", **style)
+    for label, x in vertical.items():
+        axes.text(x, 0.99, f" {label}", transform=axes.get_xaxis_transform(), ha="left", va="top", clip_on=True,
+                  **style)
 
 
 def _any_below_zero(plot: Plot) -> bool:

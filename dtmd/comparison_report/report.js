@@ -2,8 +2,12 @@
 /* Draws the figures of the report as SVG from the data in #figures. Colours are names of the style sheet, so that
    light, dark and print need no redrawing. Texts of the data only ever become text nodes. */
 (() => {
-  const MARGIN = { left: 58, right: 14, top: 12, bottom: 42 };
+  const MARGIN = { right: 20, top: 26, bottom: 42 };
+  const ROW = 45; // pixels between the lines of the ordinate, about
   const NEAREST_LINES = 10; // of the box at the pointer
+  const NEAR = 8; // pixels beyond its end at which a curve is still told of
+  const SHARPNESS = 3; // pixels of a saved figure for one on the page
+  const PAINTED = ["fill", "fill-opacity", "stroke", "stroke-width", "font-size", "paint-order"];
   const DRAG = 8; // pixels from which a movement is a selection
 
   function svg(parent, name, attributes = {}, text = null) {
@@ -27,7 +31,10 @@
     const size = Math.abs(value);
     const short = value !== 0 && (size >= 1e6 || size < 1e-4);
     const rounded = Number(value.toPrecision(digits));
-    return (short ? rounded.toExponential() : String(rounded)).replace(/-/g, "−");
+    if (!short) return String(rounded).replace("-", "−");
+    const [mantissa, exponent] = rounded.toExponential().split("e");
+    const power = [...String(Number(exponent))].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]).join("");
+    return `${mantissa === "1" ? "" : `${mantissa.replace("-", "−")}·`}10${power}`;
   }
 
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -50,7 +57,7 @@
       if (this.log && this.span >= 1) return this.decades(count);
       const rough = (this.high - this.low) / count;
       const power = 10 ** Math.floor(Math.log10(rough));
-      const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
+      const step = power * [1, 2, 5, 10].find((factor) => factor * power >= 0.7 * rough);
       const ticks = [];
       for (let k = Math.ceil(this.low / step - 1e-9); k * step <= this.high + 1e-9 * step; k++) ticks.push(k * step);
       const digits = Math.max(4, Math.ceil(Math.log10(Math.max(Math.abs(this.low), Math.abs(this.high)) / step)) + 1);
@@ -91,12 +98,14 @@
       const bar = html(figure, "div", "bar");
       this.legend = html(bar, "div", "legend");
       this.tools = html(bar, "div", "tools");
-      this.reset = this.button("Show all", () => this.setZoom(null));
-      this.button("CSV", () => this.download()).setAttribute("aria-label", "Data as CSV");
+      this.button(this.tools, "CSV", () => this.save("csv", "text/csv", this.csv()), "Save the data as CSV");
+      this.button(this.tools, "SVG", () => this.save("svg", "image/svg+xml", this.picture()), "Save the figure as SVG");
+      this.button(this.tools, "PNG", () => this.savePixels(), "Save the figure as PNG");
       this.stage = html(figure, "div", "stage");
       this.root = svg(this.stage, "svg", { role: "img", tabindex: 0 });
       this.root.setAttribute("aria-label", `${spec.caption}: ${spec.yLabel} against ${spec.xLabel}. `
         + "Arrow keys read the values, plus and minus zoom, Escape shows everything.");
+      this.reset = this.button(this.stage, "Show all", () => this.setZoom(null), "Show all of the figure");
       this.tip = html(this.stage, "div", "tip");
       this.tip.hidden = true;
       this.spoken = html(figure, "div", "hidden");
@@ -107,9 +116,10 @@
       new ResizeObserver(() => this.resized()).observe(this.stage);
       this.resized();
     }
-    button(text, action) {
-      const button = html(this.tools, "button", "", text);
-      button.type = "button";
+    button(parent, text, action, title) {
+      const button = html(parent, "button", "", text);
+      Object.assign(button, { type: "button", title });
+      button.setAttribute("aria-label", title);
       button.addEventListener("click", action);
       return button;
     }
@@ -133,7 +143,6 @@
       });
       this.over = svg(this.root, "g");
       this.reset.hidden = !this.zoom;
-      this.tools.classList.toggle("zoomed", Boolean(this.zoom));
     }
     panel(x, y, width, height, rangeX, rangeY, log = false) {
       return { x, y, width, height, toX: new Scale(rangeX, false, x, x + width),
@@ -141,12 +150,12 @@
     }
     axes({ x, y, width, height, toX, toY }) {
       const bottom = y + height, grid = { stroke: "var(--grid)" };
-      for (const [value, text] of toX.ticks(Math.max(2, width / 80))) {
+      for (const [value, text] of toX.ticks(Math.max(2, width / 70))) {
         const at = toX.pixel(value);
         svg(this.root, "line", { x1: at, x2: at, y1: y, y2: bottom, ...grid });
         svg(this.root, "text", { x: at, y: bottom + 16, "text-anchor": "middle" }, text);
       }
-      for (const [value, text] of toY.ticks(Math.max(2, height / 45))) {
+      for (const [value, text] of toY.ticks(Math.max(2, height / ROW))) {
         const at = toY.pixel(value);
         svg(this.root, "line", { x1: x, x2: x + width, y1: at, y2: at, ...grid });
         svg(this.root, "text", { x: x - 7, y: at + 4, "text-anchor": "end" }, text);
@@ -154,8 +163,12 @@
       svg(this.root, "path", { d: `M${x} ${y}V${bottom}H${x + width}`, fill: "none", stroke: "var(--axis)" });
       svg(this.root, "text", { class: "name", "text-anchor": "middle", x: x + width / 2, y: bottom + 35 },
         this.spec.xLabel);
-      svg(this.root, "text", { class: "name", "text-anchor": "middle",
-        transform: `translate(${x - MARGIN.left + 13} ${y + height / 2}) rotate(-90)` }, this.spec.yLabel);
+      svg(this.root, "text", { class: "name", x: x - this.left + 4, y: y - 10 }, this.spec.yLabel);
+    }
+    /* Room for the numbers left of a panel. */
+    gutter(range, log, height) {
+      const lengths = new Scale(range, log, height, 0).ticks(Math.max(2, height / ROW)).map(([, text]) => text.length);
+      return 18 + 6.8 * Math.max(1, ...lengths);
     }
     setZoom(zoom) {
       this.zoom = zoom;
@@ -231,7 +244,8 @@
       } else if ("+=-".includes(event.key)) {
         const factor = event.key === "-" ? 2 : 0.5, { low, high } = panel.toX, middle = panel.toX.value(at[0]);
         const { x: [first, last] } = this.ranges(null), { y } = this.ranges(this.zoom);
-        const x = [Math.max(first, middle - factor * (middle - low)), Math.min(last, middle + factor * (high - middle))];
+        const left = Math.max(first, middle - factor * (middle - low));
+        const x = [left, Math.min(last, middle + factor * (high - middle))];
         this.setZoom(x[0] <= first && x[1] >= last ? null : { x, y });
       } else if (event.key === "Escape") this.setZoom(null);
       else return;
@@ -247,16 +261,55 @@
       this.tip.style.left = `${clamp(beside, 0, Math.max(0, this.stage.clientWidth - width))}px`;
       this.tip.style.top = `${clamp(y * scale - height - 10, -20, Math.max(0, this.stage.clientHeight - height))}px`;
     }
-    download() {
+    csv() {
       const quoted = (value) => `"${String(value ?? "").replace(/"/g, '""')}"`;
       const lines = this.table().map((row) => row.map((v) => (typeof v === "number" ? v : quoted(v))).join(","));
+      return lines.join("\r\n") + "\r\n";
+    }
+    /* The figure as it is seen, with the lines of its legend that are on, and with colours for names of colours. */
+    picture() {
+      this.leave();
+      const copy = this.root.cloneNode(true), drawn = [...this.root.querySelectorAll("*")];
+      copy.querySelectorAll("*").forEach((node, k) => {
+        const style = getComputedStyle(drawn[k]);
+        for (const name of PAINTED) node.setAttribute(name, style.getPropertyValue(name));
+      });
+      const { color, fontFamily } = getComputedStyle(this.figure), top = this.legend.offsetHeight + 8;
+      const size = { width: this.width, height: this.height + top };
+      for (const [key, value] of Object.entries({ ...size, viewBox: `0 ${-top} ${size.width} ${size.height}`,
+        "font-family": fontFamily })) copy.setAttribute(key, value);
+      const back = svg(copy, "rect", { ...size, y: -top, fill: getComputedStyle(this.figure).backgroundColor });
+      copy.prepend(back);
+      const corner = this.legend.getBoundingClientRect();
+      for (const button of this.legend.querySelectorAll('[aria-pressed="true"]')) {
+        const box = button.getBoundingClientRect(), line = button.querySelector("line");
+        const x = box.left - corner.left + 2, y = box.top - corner.top + box.height / 2 - top + 4;
+        svg(copy, "path", { d: `M${x} ${y}h20`, stroke: getComputedStyle(line).stroke,
+          "stroke-width": line.getAttribute("stroke-width"),
+          "stroke-dasharray": line.getAttribute("stroke-dasharray") });
+        svg(copy, "text", { x: x + 26, y: y + 4, fill: color, "font-size": 12 }, button.textContent);
+      }
+      return new XMLSerializer().serializeToString(copy);
+    }
+    async savePixels() {
+      const image = new Image(), canvas = document.createElement("canvas");
+      image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(this.picture())}`;
+      await image.decode();
+      [canvas.width, canvas.height] = [SHARPNESS * image.width, SHARPNESS * image.height];
+      canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+      canvas.toBlob((blob) => this.save("png", "image/png", blob));
+    }
+    save(suffix, type, content) {
       const link = document.createElement("a");
-      link.href = URL.createObjectURL(new Blob([lines.join("\r\n") + "\r\n"], { type: "text/csv" }));
-      link.download = `${this.spec.name}.csv`;
+      link.href = URL.createObjectURL(new Blob([content], { type }));
+      link.download = `${this.spec.name}.${suffix}`;
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     }
   }
+
+  /* The AIMD is seen on both sides of a line that lies on it. */
+  const lineWidth = (group) => (group.thin ? 1 : group.reference ? 3.4 : 1.8);
 
   class CurveChart extends Chart {
     dress() {
@@ -267,7 +320,7 @@
         button.setAttribute("aria-pressed", "true");
         const sample = svg(button, "svg", { viewBox: "0 0 22 10", "aria-hidden": "true" });
         svg(sample, "line", { x1: 1, x2: 21, y1: 5, y2: 5, stroke: group.colour, "stroke-dasharray": group.dash,
-          "stroke-width": group.thin ? 1.2 : 2.4 });
+          "stroke-width": lineWidth(group) });
         html(button, "span", "", group.label);
         button.addEventListener("click", () => {
           this.shown[k] = !this.shown[k];
@@ -285,9 +338,12 @@
       if (zoom) return zoom;
       const { log, fromZero, horizontal } = this.spec;
       const x = extent(this.spec.groups.flatMap((group) => group.curves.map((curve) => curve.x)), false);
-      const lists = this.visible().flatMap((group) => group.curves.flatMap((c) => [c.y, c.low || [], c.high || []]));
+      // A band may come so near to zero that it would take up a logarithmic ordinate.
+      const low = (curve) => (log ? [] : curve.low || []);
+      const lists = this.visible().flatMap((group) => group.curves.flatMap((c) => [c.y, low(c), c.high || []]));
       const marks = horizontal.map(([, value]) => value).filter((value) => value !== null);
-      const y = extent([...lists, marks], log), values = this.visible().flatMap((group) => group.curves.map((c) => c.y));
+      const y = extent([...lists, marks], log);
+      const values = this.visible().flatMap((group) => group.curves.map((curve) => curve.y));
       const zero = fromZero && extent(values, false)[0] >= 0; // a band alone may go below it
       return { x: x[0] < x[1] ? x : widened(x, 0), y: this.ordinate(y, log, zero) };
     }
@@ -298,8 +354,10 @@
     layout() {
       const height = Math.round(clamp(0.56 * this.width, this.small ? 200 : 250, 400));
       const { x, y } = this.ranges(this.zoom);
-      this.panels = [this.panel(MARGIN.left, MARGIN.top, this.width - MARGIN.left - MARGIN.right,
-        height - MARGIN.top - MARGIN.bottom, x, y, this.spec.log)];
+      const inner = height - MARGIN.top - MARGIN.bottom;
+      this.left = this.gutter(y, this.spec.log, inner);
+      this.panels = [this.panel(this.left, MARGIN.top, this.width - this.left - MARGIN.right, inner, x, y,
+        this.spec.log)];
       return height;
     }
     content(panel, parent) {
@@ -309,10 +367,10 @@
       for (const { curves, colour } of drawn)
         for (const curve of curves) if (curve.low) this.band(panel, parent, curve, colour);
       for (const group of drawn) {
-        const width = group.thin ? 1 : 2, many = group.thin && group.curves.length > 8;
+        const many = group.thin && group.curves.length > 8;
         for (const curve of group.curves)
           svg(parent, "path", { d: this.path(panel, curve.x, curve.y), fill: "none", stroke: group.colour,
-            "stroke-width": width, "stroke-dasharray": group.dash, "stroke-linejoin": "round",
+            "stroke-width": lineWidth(group), "stroke-dasharray": group.dash, "stroke-linejoin": "round",
             "stroke-opacity": many ? 0.4 : group.thin ? 0.75 : 1 });
       }
       this.marks(panel, parent);
@@ -360,7 +418,8 @@
           y: y + 12 }, label);
       }
     }
-    /* The point of each line in the legend that is nearest to the pointer; of runs, that of the nearest run. */
+    /* The point of each line in the legend that is nearest to the pointer; of runs, that of the nearest run. Curves
+       that have ended before the pointer, or begin after it, are not among them. */
     nearest(panel, px, py) {
       const found = [];
       const at = panel.toX.value(px);
@@ -368,11 +427,11 @@
         if (!this.shown[k]) return;
         let best = null;
         for (const curve of group.curves) {
-          const i = closest(curve.x, at);
+          const i = closest(curve.x, at), last = curve.x.length - 1;
           if (i < 0 || curve.y[i] === null || curve.x[i] < panel.toX.low || curve.x[i] > panel.toX.high) continue;
           const x = panel.toX.pixel(curve.x[i]), y = panel.toY.pixel(curve.y[i]);
-          const distance = Math.hypot(x - px, y - py);
-          if (Math.abs(x - px) < 40 && Number.isFinite(y) && (!best || distance < best.distance))
+          const distance = Math.hypot(x - px, y - py), beyond = i === 0 ? x - px : i === last ? px - x : 0;
+          if (beyond < NEAR && Number.isFinite(y) && (!best || distance < best.distance))
             best = { group, curve, i, x, y, distance };
         }
         if (best) found.push(best);
@@ -437,26 +496,33 @@
   class MapChart extends Chart {
     dress() {
       this.highest = extent(this.spec.panels.flatMap((panel) => panel.density), true)[1];
-      const scale = html(this.tools, "span", "scale", "0");
-      const shares = VIRIDIS.map((_, k) => k / (VIRIDIS.length - 1));
-      const colours = shares.map((share) => `${shade(share)} ${(100 * share ** 2).toFixed(1)}%`);
-      html(scale, "i").style.background = `linear-gradient(90deg, ${colours.join(", ")})`;
-      scale.append(format(this.highest, 2));
-      this.tools.prepend(scale);
-      this.legend.remove();
+    }
+    /* Above the panels, in the drawing, so that it is saved with them. */
+    scale() {
+      const steps = 40, x = 22, width = 3;
+      svg(this.root, "text", { x: x - 6, y: 13, "text-anchor": "end" }, "0");
+      for (let k = 0; k < steps; k++)
+        svg(this.root, "rect", { x: x + k * width, y: 4, width: width + 0.5, height: 10,
+          fill: shade(Math.sqrt((k + 0.5) / steps)) });
+      svg(this.root, "text", { x: x + steps * width + 6, y: 13 }, `${format(this.highest, 2)}, density`);
+    }
+    draw() {
+      super.draw();
+      this.scale();
     }
     ranges(zoom) {
       const { x, y } = this.spec;
       return zoom || { x: [x[0], x[x.length - 1]], y: [y[0], y[y.length - 1]] };
     }
     layout() {
-      const n = this.spec.panels.length, title = 22, { x, y } = this.ranges(this.zoom);
+      const n = this.spec.panels.length, scale = 24, title = 42, { x, y } = this.ranges(this.zoom);
       const columns = clamp(Math.floor(this.width / 250), 1, n), share = this.width / columns;
-      const width = Math.min(360, share - MARGIN.left - MARGIN.right), height = Math.round(0.86 * width);
+      this.left = this.gutter(y, false, 200);
+      const width = Math.min(420, share - this.left - MARGIN.right), height = Math.round(0.8 * width);
       const row = title + height + MARGIN.bottom + 6;
-      this.panels = this.spec.panels.map((shown, k) => ({ shown, ...this.panel(MARGIN.left + (k % columns) * share,
-        title + Math.floor(k / columns) * row, width, height, x, y) }));
-      return Math.ceil(n / columns) * row;
+      this.panels = this.spec.panels.map((shown, k) => ({ shown, ...this.panel(this.left + (k % columns) * share,
+        scale + title + Math.floor(k / columns) * row, width, height, x, y) }));
+      return scale + Math.ceil(n / columns) * row;
     }
     content(panel, parent) {
       const { x, y } = this.spec, { shown, toX, toY, width, height } = panel, finer = 2;
@@ -471,7 +537,7 @@
         pen.fillRect(across[i], down[j + 1], across[i + 1] - across[i], down[j] - down[j + 1]);
       }));
       svg(parent, "image", { href: canvas.toDataURL(), x: panel.x, y: panel.y, width, height });
-      svg(this.root, "text", { class: "name", x: panel.x, y: panel.y - 8 }, shown.side);
+      svg(this.root, "text", { class: "name side-name", x: panel.x - this.left + 4, y: panel.y - 28 }, shown.side);
     }
     point(panel, px, py) {
       this.leave();

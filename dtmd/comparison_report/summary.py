@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dtmd.comparison_report.curves import AIMD
 from dtmd.comparison_report.text import estimate_text, value_text
 from dtmd.observables.section import Plot, Row, Section, Verdict
-from dtmd.presentation.numbers import GAP
+from dtmd.observables.statistics import Estimate
+from dtmd.presentation.numbers import GAP, NOTHING
 
 N_KEY_FIGURES = 3
 
@@ -65,8 +67,7 @@ def summary_lines(sections: Sequence[Section], sides: Sequence[str]) -> list[Lin
     lines = []
     for section in sections:
         for row in deciding_rows(section, sides):
-            known = [side for side in sides if side in row.md or side in row.difference or side in row.verdict]
-            cells = {side: cell_of(row, side) for side in known}
+            cells = {side: cell_of(row, side) for side in known_sides(row, sides)}
             lines.append(Line(section, row, aimd_text(row), cells))
     return lines
 
@@ -88,9 +89,39 @@ def cell_of(row: Row, side: str) -> Cell:
         else:
             difference = f"{estimate_text(apart)} apart"
             if row.equal > 0.0:
-                difference += f", {value_text(apart.value / row.equal, 2)}{GAP}× AIMD halves"
-    value = estimate_text(row.md[side]) if side in row.md else ""
-    return Cell(row.verdict.get(side), value, difference)
+                difference += f", {value_text(apart.value / row.equal, 2)}{GAP}×{GAP}AIMD halves"
+    return Cell(row.verdict.get(side), _text(row.md.get(side)), difference)
+
+
+@dataclass(frozen=True)
+class NumberLine:
+    """One side in a row of a table of numbers; texts are empty where nothing is known."""
+
+    side: str
+    value: str
+    difference: str
+    verdict: Verdict | None
+
+
+def number_lines(row: Row, sides: Sequence[str]) -> list[NumberLine]:
+    """The lines of a row in the table of its section: the AIMD, then the sides that anything is known of."""
+    lines = []
+    if row.aimd is not None or row.equal is not None:
+        halves = "" if row.equal is None else f"{value_text(row.equal)} between halves"
+        lines.append(NumberLine(AIMD, _text(row.aimd), halves, None))
+    for side in known_sides(row, sides):
+        difference = _text(row.difference.get(side), signed=row.equal is None)
+        lines.append(NumberLine(side, _text(row.md.get(side)), difference, row.verdict.get(side)))
+    return lines or [NumberLine("", NOTHING, "", None)]
+
+
+def known_sides(row: Row, sides: Sequence[str]) -> list[str]:
+    """The sides that a row says anything of."""
+    return [side for side in sides if side in row.md or side in row.difference or side in row.verdict]
+
+
+def _text(estimate: Estimate | None, signed: bool = False) -> str:
+    return "" if estimate is None else estimate_text(estimate, signed)
 
 
 def tally(sections: Sequence[Section], side: str) -> dict[Verdict, int]:

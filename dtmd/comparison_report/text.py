@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from math import isfinite, isnan
+from math import floor, isfinite, isnan, log10
 
 from dtmd.observables.statistics import Estimate
 from dtmd.presentation.numbers import GAP, NOTHING, decimals, fixed, number
 
-SMALL, LARGE = 1e-4, 1e6
+SMALL, LARGE = 1e-3, 1e6
 """Sizes from which a number is written with a power of ten."""
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def estimate_text(estimate: Estimate | None, signed: bool = False) -> str:
-    """Value and, in brackets, its 95 % interval; the decimals are those in which the half-width has two digits.
+    """Value and, in brackets, its 95 % interval; the decimals show one or two digits of the half-width.
+
+    Very small and large ones share one power of ten. No line breaks within the brackets.
 
     Args:
         signed: put a plus before a positive value.
@@ -25,11 +27,15 @@ def estimate_text(estimate: Estimate | None, signed: bool = False) -> str:
     plus = "+" if signed and value > 0.0 else ""
     if low is None or high is None or not (isfinite(value) and isfinite(low) and isfinite(high)):
         return plus + value_text(value)
+    size = max(abs(low), abs(high), abs(value))
+    exponent = 0 if size == 0.0 or SMALL <= size < LARGE else floor(log10(size))
+    value, low, high = (x / 10.0**exponent for x in (value, low, high))
     half_width = max(high - value, value - low)
-    if max(abs(low), abs(high), abs(value)) >= LARGE or 0.0 < half_width < SMALL:
-        return f"{plus}{value_text(value)} ({value_text(low)} to {value_text(high)})"
-    places = min(decimals(half_width, 2), decimals(value, 3)) if half_width else decimals(value, 3)
-    return f"{plus}{fixed(value, places)} ({fixed(low, places)} to {fixed(high, places)})"
+    places = decimals(value, 3)
+    if half_width:
+        places = max(decimals(half_width, 1), min(decimals(half_width, 2), places))
+    brackets = f"({fixed(low, places)} to {fixed(high, places)})".replace(" ", GAP)
+    return f"{plus}{fixed(value, places)} {brackets}" + (_power(exponent) if exponent else "")
 
 
 def value_text(value: float, digits: int = 3) -> str:
@@ -41,4 +47,8 @@ def value_text(value: float, digits: int = 3) -> str:
     if value == 0.0 or SMALL <= abs(value) < LARGE:
         return number(value, digits)
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    return f"{mantissa}{GAP}·{GAP}10{str(int(exponent)).translate(_SUPERSCRIPTS)}".replace("-", "−")
+    return mantissa.replace("-", "−") + _power(int(exponent))
+
+
+def _power(exponent: int) -> str:
+    return f"{GAP}·{GAP}10{str(exponent).translate(_SUPERSCRIPTS)}"
