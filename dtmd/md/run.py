@@ -8,11 +8,9 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from dtmd.errors import DtmdError
+from dtmd.ingest.readers.lammps_blocks import BLOCK_BYTES
 from dtmd.ingest.source import CutShort
 from dtmd.trajectory import Origin, Trajectory, unwrap
-
-BLOCK_BYTES = 1 << 24
-"""Size of the arrays of one block, unless a single frame is larger; some eight times as much is in use at most."""
 
 SAME_TIME = 1e-4
 """fs; frames of two files that are as close are of one step."""
