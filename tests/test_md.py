@@ -147,13 +147,32 @@ def test_packed_dumps_and_what_is_left_of_one_that_is_cut_short(ending, pack, tm
 
 def test_of_overlapping_files_the_later_one_counts_in_any_order(tmp_path):
     a, b = restarted(tmp_path, a=range(0, 60), b=range(40, 80))
-    b.write_text(b.read_text().replace(" 1 1 1\n", " 2 1 1\n"))
+    same, later = b.read_text().split("ITEM: TIMESTEP\n41\n")
+    b.write_text(same + "ITEM: TIMESTEP\n41\n" + later.replace(" 1 1 1\n", " 2 1 1\n"))
     run = open_run([b, a], timestep=1.0)
     whole = run.whole()
     np.testing.assert_array_equal(whole.times, np.arange(80))
-    np.testing.assert_array_equal(whole.positions[:, 1, 0], np.where(np.arange(80) < 40, 1, 2))
+    np.testing.assert_array_equal(whole.positions[:, 1, 0], np.where(np.arange(80) < 41, 1, 2))
     np.testing.assert_allclose(whole.positions[:, 0, 0], 0.5 * np.arange(80))
     assert whole.notes == (f"from 40 fs on {b} is taken, not {a}",)
+
+
+@pytest.mark.parametrize(("x", "differs"), [(1.01, False), (11, False), (1.03, True), (1.5, True)])
+def test_files_must_be_the_same_where_they_meet_but_for_rounding_and_whole_cells(x, differs, tmp_path):
+    a, b = restarted(tmp_path, a=range(0, 60), b=range(40, 80))
+    b.write_text(b.read_text().replace("2 Pd 1 1 1\n", f"2 Pd {x} 1 1\n", 1))
+    if differs:
+        with pytest.raises(DtmdError, match=f"a and .*b differ at 40 fs: atom 2 of 2 is {x - 1:.3g} Å away"):
+            open_run([a, b], timestep=1.0).whole()
+    else:
+        assert len(open_run([a, b], timestep=1.0).whole()) == 80
+
+
+def test_unwrapped_positions_go_on_where_a_restart_has_lost_the_images(tmp_path):
+    files = [write(tmp_path / name, "".join(plain(k, 3 * k - lost).replace("x y z", "xu yu zu") for k in numbers))
+             for name, numbers, lost in (("a", range(30), 0), ("b", range(20, 50), 60), ("c", range(45, 70), 140))]
+    x = open_run(files, timestep=1.0).whole().positions[:, 0, 0]
+    np.testing.assert_allclose(x, 3.0 * np.arange(70))
 
 
 def test_a_gap_and_a_cut_between_files_are_noted(tmp_path):
@@ -249,7 +268,7 @@ minimize 0 1e-6 100 1000
 reset_timestep 0
 velocity all create 900 3
 fix nve all nve
-fix squeeze all deform 1 x final 0 11 xy final 1 y final 0 12 units box remap none
+fix squeeze all deform 1 x final 0 11 xy final 8 y final 0 12 units box remap none
 timestep 0.002
 dump wrapped all custom 5 wrapped.dump{ending} id element x y z vx vy vz
 dump_modify wrapped element Ar time yes units yes format float %.15g
@@ -279,6 +298,7 @@ def tilted(tmp_path_factory):
 
 
 def test_a_tilted_changing_cell_of_lammps_is_unwrapped_as_lammps_does(tilted):
+    """It is flipped on the way: LAMMPS does so where the tilt is more than 0.6 of the length."""
     folder, thermo = tilted
     wrapped, unwrapped = (open_run(folder / name) for name in ("wrapped.dump.gz", "unwrapped.dump"))
     r, expected = wrapped.whole(), unwrapped.whole()
@@ -287,7 +307,11 @@ def test_a_tilted_changing_cell_of_lammps_is_unwrapped_as_lammps_does(tilted):
     np.testing.assert_allclose(r.cells[:, (1, 2, 2), (0, 0, 1)], thermo[:, 4:7], atol=1e-8)
     np.testing.assert_allclose(r.temperatures(), thermo[:, 7], rtol=1e-5)
     np.testing.assert_allclose(r.times, 2.0 * thermo[:, 0])
-    moved = np.linalg.solve(np.swapaxes(r.cells, 1, 2)[:, None], (r.positions - expected.positions)[..., None])[..., 0]
+    flips = np.cumsum(np.diff(thermo[:, 4], prepend=thermo[0, 4]) < -10)
+    assert flips[-1] == 1
+    cells = r.cells.copy()
+    cells[:, 1] += flips[:, None] * cells[:, 0]
+    moved = np.linalg.solve(np.swapaxes(cells, 1, 2)[:, None], (r.positions - expected.positions)[..., None])[..., 0]
     np.testing.assert_allclose(moved, np.broadcast_to(np.round(moved[0]), moved.shape), atol=1e-6)
     scaled = open_run(folder / "scaled.dump", timestep=2.0).whole()
     np.testing.assert_allclose(scaled.positions, r.positions, atol=1e-8)
@@ -353,6 +377,38 @@ def test_amber_netcdf_with_velocities_and_forces(tmp_path):
             np.testing.assert_allclose(joined, getattr(expected, name), rtol=1e-6, atol=1e-9)
         positions = np.concatenate([block.positions for block in blocks])
         np.testing.assert_allclose(positions - positions[0], expected.positions - expected.positions[0], atol=1e-9)
+
+
+    with scipy_io.netcdf_file(str(path), "a") as file:
+        file.variables["forces"][29:] = np.full((1, 2, 3), np.float32(9.9692099683868690e36))
+    run = open_run(path, like=expected)
+    assert len(run.whole()) == 29 and run.notes[-1] == "frame 29 is cut short and was left out; 29 frames used"
+
+
+@pytest.mark.parametrize("ending", ["dcd", "xtc", "ncdf"])
+def test_binary_files_of_other_programs_and_what_is_left_of_them(ending, tmp_path):
+    """Two ns in steps of 0.5 fs, whose times single precision rounds to 0.1 fs."""
+    mda = pytest.importorskip("MDAnalysis")
+    expected, path, spacing = moving(30), tmp_path / f"run.{ending}", 0.0005
+    universe = mda.Universe.empty(2, trajectory=True)
+    atoms, frame = universe.atoms, universe.trajectory.ts
+    with mda.Writer(str(path), 2) as writer:
+        for k in range(30):
+            frame.positions, frame.dimensions = expected.positions[k] % [8, 9, 10], [8, 9, 10, 90, 90, 90]
+            frame.time, frame.frame, frame.data["step"] = (4_000_000 + k) * spacing, k, 4_000_000 + k
+            writer.write(atoms)
+    timestep = 0.5 if ending == "dcd" else None
+    run = open_run(path, timestep, expected).whole()
+    np.testing.assert_allclose(run.positions - run.positions[0], expected.positions - expected.positions[0], atol=1e-5)
+    np.testing.assert_allclose(run.times, (0 if ending == "dcd" else 2e6) + expected.times, rtol=1e-7)
+    assert run.timestep == pytest.approx(0.5, abs=1e-6) and len(run.notes) == 1
+    path.write_bytes(path.read_bytes()[:-30])
+    if ending == "ncdf":
+        with pytest.raises(DtmdError, match="run.ncdf: cannot be read"):
+            open_run(path, timestep, expected)
+        return
+    run = open_run(path, timestep, expected)
+    assert len(run.whole()) == 29 and run.notes[-1] == "frame 29 is cut short and was left out; 29 frames used"
 
 
 @pytest.mark.parametrize("name", ["run.traj", "run.extxyz"])

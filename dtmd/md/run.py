@@ -15,6 +15,9 @@ from dtmd.trajectory import Origin, Trajectory, unwrap
 SAME_TIME = 1e-4
 """fs; frames of two files that are as close are of one step."""
 
+SAME_POSITION = 0.02
+"""Å; how far an atom may be from itself in the frame that two files share: XTC rounds to 0.01 Å."""
+
 _GAP = 1.5
 """In spacings of the frames before it; a longer step from one file to the next is told to the user."""
 
@@ -79,7 +82,8 @@ class Part:
 class MDRun:
     """A run of molecular dynamics, read in blocks as often as wanted.
 
-    Where files overlap in time, as those of a restart do, the one that begins later counts.
+    Where files overlap in time, as those of a restart do, the one that begins later counts. If its first frame is in
+    the file before it as well, the two must be the same but for rounding and whole cells.
 
     Attributes:
         source: the file or files, for messages.
@@ -106,7 +110,7 @@ class MDRun:
         Positions are unwrapped over the whole run and relative to the lower corner of the box in its first frame.
 
         Raises:
-            DtmdError: a damaged file, or times that do not increase.
+            DtmdError: a damaged file, times that do not increase, or files that differ where they meet.
         """
         last: Trajectory | None = None
         for piece, wrapped in self._joined(max_bytes):
@@ -128,6 +132,7 @@ class MDRun:
     def _joined(self, max_bytes: int) -> Iterator[tuple[Piece, bool]]:
         """The pieces of all files, positions relative to the first corner, and whether they may be wrapped."""
         end = spacing = None
+        shift = np.zeros_like(self._parts[0].first.positions)
         for k, part in enumerate(self._parts):
             stop = self._starts[k + 1] if k + 1 < len(self._parts) else np.inf
             if end is not None and spacing is not None and self._starts[k] - end > _GAP * spacing:
@@ -139,8 +144,10 @@ class MDRun:
                     kept = piece if n_kept == len(piece) else piece.window(0, n_kept)
                     recent = kept.times[-2:] if end is None else np.append(end, kept.times[-2:])
                     end, spacing = recent[-1], recent[-1] - recent[-2] if len(recent) > 1 else None
-                    yield self._from_corner(kept), part.wrapped
+                    yield self._from_corner(replace(kept, positions=kept.positions + shift)), part.wrapped
                 if n_kept < len(piece):
+                    if piece.times[n_kept] < stop + SAME_TIME:
+                        shift = shift + _meeting(part, piece.window(n_kept, n_kept + 1), self._parts[k + 1])
                     self._note(f"from {stop:g} fs on {self._parts[k + 1].source} is taken, not {part.source}")
                     break
 
@@ -154,7 +161,8 @@ class MDRun:
                 if len(later):
                     k = int(later[0])
                     raise DtmdError(f"{part.source}: frame {n_frames + k} is at {times[k + 1]:g} fs, not after frame "
-                                    f"{n_frames + k - 1} at {times[k]:g} fs; put the frames in order")
+                                    f"{n_frames + k - 1} at {times[k]:g} fs; put the frames in order, where a run "
+                                    "was restarted into the same file by splitting it there and giving both")
                 yield piece
                 n_frames, end = n_frames + len(piece), piece.times[-1]
         except CutShort:
@@ -198,3 +206,19 @@ def _check_join(before: Part, part: Part) -> None:
     if part.first.times[0] - before.first.times[0] < SAME_TIME:
         raise DtmdError(f"{both} both begin at {part.first.times[0]:g} fs; give the files of one run in which time "
                         "goes on, each once")
+
+
+def _meeting(before: Part, frame: Piece, part: Part) -> np.ndarray:
+    """Whole cells from the first frame of `part` to the same `frame` of the file before, Å, (1, N, 3).
+
+    Where positions may be wrapped, zero: they are unwrapped all the same.
+    """
+    cells = np.concatenate([part.first.cells, part.first.cells])
+    met = unwrap(np.concatenate([frame.positions, part.first.positions]), cells, part.pbc)
+    distances = np.linalg.norm(met[1] - met[0], axis=1)
+    if distances.max() > SAME_POSITION:
+        k = int(distances.argmax())
+        raise DtmdError(f"{before.source} and {part.source} differ at {frame.times[0]:g} fs: atom {k + 1} of "
+                        f"{len(distances)} is {distances[k]:.3g} Å away; give files of one run, each of which goes on "
+                        "from a restart of the one before, others one by one")
+    return np.zeros_like(frame.positions) if part.wrapped else met[1:] - part.first.positions
