@@ -168,6 +168,22 @@ def test_files_must_be_the_same_where_they_meet_but_for_rounding_and_whole_cells
         assert len(open_run([a, b], timestep=1.0).whole()) == 80
 
 
+@pytest.mark.parametrize("max_bytes", [1, 1 << 20])
+def test_a_frame_that_a_restart_has_written_again_is_taken_once(max_bytes, tmp_path):
+    frames = [plain(k, (0.5 * k) % 10) for k in (*range(50), *range(49, 80))]
+    path = write(tmp_path / "run.dump", "".join(frames))
+    run = open_run(path, timestep=1.0)
+    np.testing.assert_allclose(np.concatenate([block.positions[:, 0, 0] for block in run.blocks(max_bytes)]),
+                               0.5 * np.arange(80))
+    assert run.notes[1:] == ["frame 50 is frame 49 again and was left out"]
+    frames[50] = plain(49, 4)
+    with pytest.raises(DtmdError, match="run.dump: frames 49 and 50 differ at 49 fs: atom 1 of 2 is 0.5 Å away"):
+        open_run(write(path, "".join(frames)), timestep=1.0).whole()
+    frames[50:] = frames[45:50]
+    with pytest.raises(DtmdError, match="frame 50 is at 45 fs, not after frame 49 at 49 fs; .* splitting it there"):
+        open_run(write(path, "".join(frames)), timestep=1.0).whole()
+
+
 def test_unwrapped_positions_go_on_where_a_restart_has_lost_the_images(tmp_path):
     files = [write(tmp_path / name, "".join(plain(k, 3 * k - lost).replace("x y z", "xu yu zu") for k in numbers))
              for name, numbers, lost in (("a", range(30), 0), ("b", range(20, 50), 60), ("c", range(45, 70), 140))]
@@ -220,7 +236,7 @@ def test_damage_deep_in_a_file_is_named_with_its_frame(row, message, tmp_path):
     ("OF ATOMS\n2", "OF ATOMS\n1", "1 atoms, not the 2"), ("OF ATOMS\n2", "OF ATOMS\n0", "0 atoms"),
     ("pp pp pp", "pp pp ff", "periodic in other directions"), ("0 10\n0 10\n0 10", "0 10\n0 10\n0 0", "box lengths"),
     ("0 10\n0 10\n0 10", "0 10\n0 10", "damaged"), ("ITEM: TIMESTEP", "ITEM: UNITS\nreal\nITEM: TIMESTEP", "units"),
-    ("ITEM: TIMESTEP", "ITEM: TIME\n0.2\nITEM: TIMESTEP", "having a time"), ("200", "199", "not after frame 199"),
+    ("ITEM: TIMESTEP", "ITEM: TIME\n0.2\nITEM: TIMESTEP", "having a time"), ("200", "198", "not after frame 199"),
     ("ITEM: TIMESTEP\n200\n", "", "no 'ITEM: TIMESTEP'"), ("ITEM: TIMESTEP", "WARNING: x", "expected a line"),
 ])
 def test_a_damaged_head_deep_in_a_file_is_named(old, new, message, tmp_path):

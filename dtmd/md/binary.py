@@ -88,8 +88,8 @@ def open_xtc(path: Path, timestep: float | None, like: Trajectory) -> Part:
         with library.XTCFile(str(path)) as file:
             for frame in file:
                 cell = _ANGSTROM_PER_NM * frame.box.astype(float)
-                yield _frame(units.FS_PER_PS * clock.time(frame.step, frame.time), cell if cell.any() else like.cells[0],
-                             _ANGSTROM_PER_NM * frame.x.astype(float))
+                time = units.FS_PER_PS * clock.time(frame.step, frame.time)
+                yield _frame(time, cell if cell.any() else like.cells[0], _ANGSTROM_PER_NM * frame.x.astype(float))
 
     return _part(path, like, frames, (f"positions are written to {precision:g} Å only",) if rounded else ())
 

@@ -47,7 +47,11 @@ class Piece:
 
     def window(self, start: int, stop: int) -> Piece:
         """Frames start … stop − 1."""
-        return Piece(**{name: values[start:stop] for name, values in self.arrays().items()})
+        return self.chosen(slice(start, stop))
+
+    def chosen(self, frames: slice | np.ndarray) -> Piece:
+        """These frames."""
+        return Piece(**{name: values[frames] for name, values in self.arrays().items()})
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ class MDRun:
         self.source = " + ".join(part.source for part in self._parts)
         self.notes: list[str] = []
         self._note(*(note for part in self._parts for note in part.notes))
-        self.first = self._trajectory(self._from_corner(self._parts[0].first))
+        first = self._parts[0].first
+        self.first = self._trajectory(replace(first, positions=first.positions - self._parts[0].corner))
 
     def blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[Trajectory]:
         """All frames in order, in blocks of at most `max_bytes` or one frame.
@@ -132,7 +137,7 @@ class MDRun:
     def _joined(self, max_bytes: int) -> Iterator[tuple[Piece, bool]]:
         """The pieces of all files, positions relative to the first corner, and whether they may be wrapped."""
         end = spacing = None
-        shift = np.zeros_like(self._parts[0].first.positions)
+        shift = -self._parts[0].corner
         for k, part in enumerate(self._parts):
             stop = self._starts[k + 1] if k + 1 < len(self._parts) else np.inf
             if end is not None and spacing is not None and self._starts[k] - end > _GAP * spacing:
@@ -144,29 +149,41 @@ class MDRun:
                     kept = piece if n_kept == len(piece) else piece.window(0, n_kept)
                     recent = kept.times[-2:] if end is None else np.append(end, kept.times[-2:])
                     end, spacing = recent[-1], recent[-1] - recent[-2] if len(recent) > 1 else None
-                    yield self._from_corner(replace(kept, positions=kept.positions + shift)), part.wrapped
+                    yield replace(kept, positions=kept.positions + shift), part.wrapped
                 if n_kept < len(piece):
                     if piece.times[n_kept] < stop + SAME_TIME:
-                        shift = shift + _meeting(part, piece.window(n_kept, n_kept + 1), self._parts[k + 1])
+                        following = self._parts[k + 1]
+                        images = _images(f"{part.source} and {following.source}", piece.window(n_kept, n_kept + 1),
+                                         following.first, part.pbc)
+                        shift = shift if part.wrapped else shift + images
                     self._note(f"from {stop:g} fs on {self._parts[k + 1].source} is taken, not {part.source}")
                     break
 
     def _in_order(self, part: Part, max_bytes: int) -> Iterator[Piece]:
-        """The pieces of one file; a last frame that is cut short is left out."""
-        n_frames, end = 0, -np.inf
+        """The pieces of one file.
+
+        Left out are a last frame that is cut short, and a frame that is there twice, as where a restarted run goes
+        on in the same file.
+        """
+        n_frames, last, where = 0, None, f"{part.source}: " if len(self._parts) > 1 else ""
         try:
             for piece in part.pieces(max_bytes):
-                times = np.append(end, piece.times)
-                later = np.flatnonzero(~(np.diff(times) > 0))
+                times = np.append(-np.inf if last is None else last.times, piece.times)
+                again = np.abs(np.diff(times)) < SAME_TIME
+                later = np.flatnonzero(~(again | (np.diff(times) > 0)))
                 if len(later):
                     k = int(later[0])
                     raise DtmdError(f"{part.source}: frame {n_frames + k} is at {times[k + 1]:g} fs, not after frame "
                                     f"{n_frames + k - 1} at {times[k]:g} fs; put the frames in order, where a run "
                                     "was restarted into the same file by splitting it there and giving both")
-                yield piece
-                n_frames, end = n_frames + len(piece), piece.times[-1]
+                for k in np.flatnonzero(again):
+                    _images(f"{part.source}: frames {n_frames + k - 1} and {n_frames + k}",
+                            piece.window(k - 1, k) if k else last, piece.window(k, k + 1), part.pbc & part.wrapped)
+                    self._note(f"{where}frame {n_frames + k} is frame {n_frames + k - 1} again and was left out")
+                n_frames, last = n_frames + len(piece), piece.window(len(piece) - 1, len(piece))
+                if not again.all():
+                    yield piece.chosen(~again) if again.any() else piece
         except CutShort:
-            where = f"{part.source}: " if len(self._parts) > 1 else ""
             self._note(f"{where}frame {n_frames} is cut short and was left out; {n_frames} frames used")
 
     def _unwrapped(self, piece: Piece, last: Trajectory | None) -> Piece:
@@ -174,15 +191,9 @@ class MDRun:
         positions, cells = piece.positions, piece.cells
         if last is not None:
             positions, cells = np.concatenate([last.positions, positions]), np.concatenate([last.cells, cells])
-        try:
-            continuous = unwrap(positions, cells, self._parts[0].pbc)
-        except np.linalg.LinAlgError as error:
-            raise DtmdError(f"{self.source}: a cell without volume between {piece.times[0]:g} and "
-                            f"{piece.times[-1]:g} fs; periodic directions need independent cell vectors") from error
+        where = f"{self.source}: frames between {piece.times[0]:g} and {piece.times[-1]:g} fs"
+        continuous = _continuous(where, positions, cells, self._parts[0].pbc)
         return replace(piece, positions=continuous[len(continuous) - len(piece):])
-
-    def _from_corner(self, piece: Piece) -> Piece:
-        return replace(piece, positions=piece.positions - self._parts[0].corner)
 
     def _note(self, *notes: str) -> None:
         self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
@@ -208,17 +219,26 @@ def _check_join(before: Part, part: Part) -> None:
                         "goes on, each once")
 
 
-def _meeting(before: Part, frame: Piece, part: Part) -> np.ndarray:
-    """Whole cells from the first frame of `part` to the same `frame` of the file before, Å, (1, N, 3).
+def _continuous(where: str, positions: np.ndarray, cells: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    try:
+        return unwrap(positions, cells, pbc)
+    except np.linalg.LinAlgError as error:
+        raise DtmdError(f"{where} have a cell without volume; periodic directions need independent cell "
+                        "vectors") from error
 
-    Where positions may be wrapped, zero: they are unwrapped all the same.
+
+def _images(where: str, frame: Piece, other: Piece, pbc: np.ndarray) -> np.ndarray:
+    """Whole cells that lead from `other` to `frame`, which are the same frame, Å, (1, N, 3).
+
+    Raises:
+        DtmdError: begins with `where`; they are not the same.
     """
-    cells = np.concatenate([part.first.cells, part.first.cells])
-    met = unwrap(np.concatenate([frame.positions, part.first.positions]), cells, part.pbc)
+    cells = np.concatenate([other.cells, other.cells])
+    met = _continuous(where, np.concatenate([frame.positions, other.positions]), cells, pbc)
     distances = np.linalg.norm(met[1] - met[0], axis=1)
     if distances.max() > SAME_POSITION:
         k = int(distances.argmax())
-        raise DtmdError(f"{before.source} and {part.source} differ at {frame.times[0]:g} fs: atom {k + 1} of "
-                        f"{len(distances)} is {distances[k]:.3g} Å away; give files of one run, each of which goes on "
-                        "from a restart of the one before, others one by one")
-    return np.zeros_like(frame.positions) if part.wrapped else met[1:] - part.first.positions
+        raise DtmdError(f"{where} differ at {frame.times[0]:g} fs: atom {k + 1} of {len(distances)} is "
+                        f"{distances[k]:.3g} Å away; give files of one run, each of which goes on from a restart of "
+                        "the one before, others one by one")
+    return met[1:] - other.positions
