@@ -114,7 +114,13 @@ def open_netcdf(path: Path, timestep: float | None, like: Trajectory) -> Part:
     def frames() -> Iterator[Piece]:
         with library.netcdf_file(str(path), mmap=True) as file:
             for k in range(layout.n_frames):
-                yield layout.frame(file, k, like)
+                frame = layout.frame(file, k, like)
+                if frame is None:
+                    break
+                yield frame
+            else:
+                return
+        raise EOFError("not all of it was written")  # here, as an error refers to arrays that keep the file open
 
     return _part(path, like, frames, ())
 
@@ -193,15 +199,15 @@ class _Amber:
             raise DtmdError(f"{self.path}: {name} in {unit!r}; {' or '.join(known)} is needed")
         return known[unit] if unit else default
 
-    def frame(self, file: object, k: int, like: Trajectory) -> Piece:
-        """Frame `k`, atoms sorted by id where these are written."""
+    def frame(self, file: object, k: int, like: Trajectory) -> Piece | None:
+        """Frame `k`, atoms sorted by id where these are written; None if a part of it was not written."""
         variables, values = file.variables, {}
         order = np.argsort(variables["id"][k], kind="stable") if "id" in variables else slice(None)
         for name, factor in self.factors.items():
             scale = float(getattr(variables[name], "scale_factor", 1.0)) * factor
             raw = np.array(variables[name][k], dtype=float)
             if (raw == _NOT_WRITTEN).any():
-                raise EOFError(f"{name} not written")
+                return None
             values[name] = raw * scale
         box = None
         if "cell_lengths" in variables:
