@@ -1,6 +1,7 @@
 """MD read in blocks: dumps against the slow way frame by frame, files that `lmp` wrote, joined and damaged files."""
 
 import gzip
+import json
 import lzma
 import subprocess
 import sys
@@ -175,7 +176,7 @@ def test_a_frame_that_a_restart_has_written_again_is_taken_once(max_bytes, tmp_p
     run = open_run(path, timestep=1.0)
     np.testing.assert_allclose(np.concatenate([block.positions[:, 0, 0] for block in run.blocks(max_bytes)]),
                                0.5 * np.arange(80))
-    assert run.notes[1:] == ["frame 50 is frame 49 again and was left out"]
+    assert run.notes[1:] == ["1 frames that are the one before again, the first of them frame 50, were left out"]
     frames[50] = plain(49, 4)
     with pytest.raises(DtmdError, match="run.dump: frames 49 and 50 differ at 49 fs: atom 1 of 2 is 0.5 Å away"):
         open_run(write(path, "".join(frames)), timestep=1.0).whole()
@@ -464,6 +465,21 @@ def test_one_trajectory_of_a_store(tmp_path):
         open_run(path)
     with pytest.raises(DtmdError, match="0 trajectories"):
         open_run(f"{path}:nothing")
+
+
+@pytest.mark.parametrize("timestep", [0.0, -0.5, np.inf, np.nan])
+def test_a_time_step_is_above_zero(timestep, tmp_path):
+    with pytest.raises(DtmdError, match="run.dump: a time step of .*above 0"):
+        open_run(write(tmp_path / "run.dump", plain(0, 1) + plain(1, 1)), timestep)
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_of_dumps_writes_its_figures(tmp_path):
+    pytest.importorskip("MDAnalysis")
+    subprocess.run([sys.executable, Path(__file__).parents[1] / "tools" / "bench_dump.py", "--quick", "--json",
+                    tmp_path / "f.json"], check=True)
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert all(case["frames"] > 0 and case["peak_memory_MB"]["whole"] < 1000 for case in figures["cases"].values())
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"ITEM: TIMESTEP\n0\n", b"\x89HDF\r\n\x1a\nnothing"])

@@ -165,7 +165,8 @@ class MDRun:
         Left out are a last frame that is cut short, and a frame that is there twice, as where a restarted run goes
         on in the same file.
         """
-        n_frames, last, where = 0, None, f"{part.source}: " if len(self._parts) > 1 else ""
+        n_frames, last, repeated = 0, None, []
+        where = f"{part.source}: " if len(self._parts) > 1 else ""
         try:
             for piece in part.pieces(max_bytes):
                 times = np.append(-np.inf if last is None else last.times, piece.times)
@@ -179,12 +180,15 @@ class MDRun:
                 for k in np.flatnonzero(again):
                     _images(f"{part.source}: frames {n_frames + k - 1} and {n_frames + k}",
                             piece.window(k - 1, k) if k else last, piece.window(k, k + 1), part.pbc & part.wrapped)
-                    self._note(f"{where}frame {n_frames + k} is frame {n_frames + k - 1} again and was left out")
+                repeated += [n_frames + int(k) for k in np.flatnonzero(again)]
                 n_frames, last = n_frames + len(piece), piece.window(len(piece) - 1, len(piece))
                 if not again.all():
                     yield piece.chosen(~again) if again.any() else piece
         except CutShort:
             self._note(f"{where}frame {n_frames} is cut short and was left out; {n_frames} frames used")
+        if repeated:
+            self._note(f"{where}{len(repeated)} frames that are the one before again, the first of them frame "
+                       f"{repeated[0]}, were left out")
 
     def _unwrapped(self, piece: Piece, last: Trajectory | None) -> Piece:
         """With positions that go on from the frame before."""
