@@ -172,7 +172,7 @@ def unwrap(positions: np.ndarray, cells: np.ndarray, pbc: np.ndarray) -> np.ndar
     """Undo jumps across periodic boundaries, frame to frame and cumulatively.
 
     Against the first frame instead, an atom that drifts further than half a cell would be torn
-    from its neighbours.
+    from its neighbours. Cells may be flipped on the way (LAMMPS manual, "Triclinic simulation boxes").
 
     Args:
         positions: Å, shape (T, N, 3); no atom may move half a cell between two frames.
@@ -188,7 +188,25 @@ def unwrap(positions: np.ndarray, cells: np.ndarray, pbc: np.ndarray) -> np.ndar
         cells = cells[:1]
     if not cells.any(axis=2).all():
         cells = np.array([complete_cell(cell) for cell in cells])
+    cells = _without_flips(cells, pbc)
     scaled = positions @ np.linalg.inv(cells)
     jumps = np.round(np.diff(scaled, axis=0)) * pbc
     images = np.concatenate([np.zeros_like(scaled[:1]), np.cumsum(jumps, axis=0)])
     return positions - images @ cells
+
+
+def _without_flips(cells: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """The same lattices with vectors that change little from frame to frame, (T, 3, 3).
+
+    A tilted cell that leans too far is replaced, as by LAMMPS, by the equivalent one that leans the other way:
+    whole multiples of periodic vectors are added to others, by which scaled coordinates jump by any amount.
+    """
+    turns = np.round(cells[1:] @ np.linalg.inv(cells[:-1]))
+    turns[:, ~np.outer(pbc, pbc) | np.eye(3, dtype=bool)] = 0.0
+    turns += np.eye(3)
+    turned = (turns != np.eye(3)).any(axis=(1, 2)) & (np.round(np.abs(np.linalg.det(turns))) == 1.0)
+    same, total = cells.copy(), np.eye(3)
+    for k in np.flatnonzero(turned):
+        total = turns[k] @ total
+        same[k + 1:] = np.linalg.inv(total) @ cells[k + 1:]
+    return same

@@ -1,6 +1,7 @@
 """MD read in blocks: dumps against the slow way frame by frame, files that `lmp` wrote, joined and damaged files."""
 
 import gzip
+import json
 import lzma
 import subprocess
 import sys
@@ -83,11 +84,17 @@ def restarted(folder: Path, **steps: range) -> list[Path]:
 def test_many_frames_at_a_time_are_what_they_are_one_by_one(layout, tmp_path, monkeypatch):
     text = dump(layout)
     expected, slow_frames = slowly(text), []
-    monkeypatch.setattr(lammps_blocks, "read_frame", lambda *args: slow_frames.append(args[2]) or read_frame(*args))
+
+    def counted(lines, path, index, first):
+        frame = read_frame(lines, path, index, first)
+        slow_frames.extend([index] if frame else [])
+        return frame
+
+    monkeypatch.setattr(lammps_blocks, "read_frame", counted)
     path = write(tmp_path / "run.dump", text)
-    blocks = list(lammps_blocks.dump_frames(Source(path), max_bytes=5000))
-    assert len(blocks) > 5 and sum(map(len, blocks)) == len(expected) == 60
-    assert len(slow_frames) == 1  # all others went the quick way
+    blocks = list(lammps_blocks.dump_frames(Source(path), max_bytes=2000))
+    assert len(blocks) > 4 and sum(map(len, blocks)) == len(expected) == 60
+    assert slow_frames == [0]  # all others went the quick way
     for name in ("steps", "times", "cells", "origins"):
         joined = np.concatenate([getattr(block, name) for block in blocks])
         np.testing.assert_array_equal(joined, np.concatenate([getattr(frame, name) for frame in expected]))
@@ -141,13 +148,48 @@ def test_packed_dumps_and_what_is_left_of_one_that_is_cut_short(ending, pack, tm
 
 def test_of_overlapping_files_the_later_one_counts_in_any_order(tmp_path):
     a, b = restarted(tmp_path, a=range(0, 60), b=range(40, 80))
-    b.write_text(b.read_text().replace(" 1 1 1\n", " 2 1 1\n"))
+    same, later = b.read_text().split("ITEM: TIMESTEP\n41\n")
+    b.write_text(same + "ITEM: TIMESTEP\n41\n" + later.replace(" 1 1 1\n", " 2 1 1\n"))
     run = open_run([b, a], timestep=1.0)
     whole = run.whole()
     np.testing.assert_array_equal(whole.times, np.arange(80))
-    np.testing.assert_array_equal(whole.positions[:, 1, 0], np.where(np.arange(80) < 40, 1, 2))
+    np.testing.assert_array_equal(whole.positions[:, 1, 0], np.where(np.arange(80) < 41, 1, 2))
     np.testing.assert_allclose(whole.positions[:, 0, 0], 0.5 * np.arange(80))
     assert whole.notes == (f"from 40 fs on {b} is taken, not {a}",)
+
+
+@pytest.mark.parametrize(("x", "differs"), [(1.01, False), (11, False), (1.03, True), (1.5, True)])
+def test_files_must_be_the_same_where_they_meet_but_for_rounding_and_whole_cells(x, differs, tmp_path):
+    a, b = restarted(tmp_path, a=range(0, 60), b=range(40, 80))
+    b.write_text(b.read_text().replace("2 Pd 1 1 1\n", f"2 Pd {x} 1 1\n", 1))
+    if differs:
+        with pytest.raises(DtmdError, match=f"a and .*b differ at 40 fs: atom 2 of 2 is {x - 1:.3g} Å away"):
+            open_run([a, b], timestep=1.0).whole()
+    else:
+        assert len(open_run([a, b], timestep=1.0).whole()) == 80
+
+
+@pytest.mark.parametrize("max_bytes", [1, 1 << 20])
+def test_a_frame_that_a_restart_has_written_again_is_taken_once(max_bytes, tmp_path):
+    frames = [plain(k, (0.5 * k) % 10) for k in (*range(50), *range(49, 80))]
+    path = write(tmp_path / "run.dump", "".join(frames))
+    run = open_run(path, timestep=1.0)
+    np.testing.assert_allclose(np.concatenate([block.positions[:, 0, 0] for block in run.blocks(max_bytes)]),
+                               0.5 * np.arange(80))
+    assert run.notes[1:] == ["1 frames that are the one before again, the first of them frame 50, were left out"]
+    frames[50] = plain(49, 4)
+    with pytest.raises(DtmdError, match="run.dump: frames 49 and 50 differ at 49 fs: atom 1 of 2 is 0.5 Å away"):
+        open_run(write(path, "".join(frames)), timestep=1.0).whole()
+    frames[50:] = frames[45:50]
+    with pytest.raises(DtmdError, match="frame 50 is at 45 fs, not after frame 49 at 49 fs; .* splitting it there"):
+        open_run(write(path, "".join(frames)), timestep=1.0).whole()
+
+
+def test_unwrapped_positions_go_on_where_a_restart_has_lost_the_images(tmp_path):
+    files = [write(tmp_path / name, "".join(plain(k, 3 * k - lost).replace("x y z", "xu yu zu") for k in numbers))
+             for name, numbers, lost in (("a", range(30), 0), ("b", range(20, 50), 60), ("c", range(45, 70), 140))]
+    x = open_run(files, timestep=1.0).whole().positions[:, 0, 0]
+    np.testing.assert_allclose(x, 3.0 * np.arange(70))
 
 
 def test_a_gap_and_a_cut_between_files_are_noted(tmp_path):
@@ -195,7 +237,7 @@ def test_damage_deep_in_a_file_is_named_with_its_frame(row, message, tmp_path):
     ("OF ATOMS\n2", "OF ATOMS\n1", "1 atoms, not the 2"), ("OF ATOMS\n2", "OF ATOMS\n0", "0 atoms"),
     ("pp pp pp", "pp pp ff", "periodic in other directions"), ("0 10\n0 10\n0 10", "0 10\n0 10\n0 0", "box lengths"),
     ("0 10\n0 10\n0 10", "0 10\n0 10", "damaged"), ("ITEM: TIMESTEP", "ITEM: UNITS\nreal\nITEM: TIMESTEP", "units"),
-    ("ITEM: TIMESTEP", "ITEM: TIME\n0.2\nITEM: TIMESTEP", "having a time"), ("200", "199", "not after frame 199"),
+    ("ITEM: TIMESTEP", "ITEM: TIME\n0.2\nITEM: TIMESTEP", "having a time"), ("200", "198", "not after frame 199"),
     ("ITEM: TIMESTEP\n200\n", "", "no 'ITEM: TIMESTEP'"), ("ITEM: TIMESTEP", "WARNING: x", "expected a line"),
 ])
 def test_a_damaged_head_deep_in_a_file_is_named(old, new, message, tmp_path):
@@ -243,7 +285,7 @@ minimize 0 1e-6 100 1000
 reset_timestep 0
 velocity all create 900 3
 fix nve all nve
-fix squeeze all deform 1 x final 0 11 xy final 1 y final 0 12 units box remap none
+fix squeeze all deform 1 x final 0 11 xy final 8 y final 0 12 units box remap none
 timestep 0.002
 dump wrapped all custom 5 wrapped.dump{ending} id element x y z vx vy vz
 dump_modify wrapped element Ar time yes units yes format float %.15g
@@ -273,6 +315,7 @@ def tilted(tmp_path_factory):
 
 
 def test_a_tilted_changing_cell_of_lammps_is_unwrapped_as_lammps_does(tilted):
+    """It is flipped on the way: LAMMPS does so where the tilt is more than 0.6 of the length."""
     folder, thermo = tilted
     wrapped, unwrapped = (open_run(folder / name) for name in ("wrapped.dump.gz", "unwrapped.dump"))
     r, expected = wrapped.whole(), unwrapped.whole()
@@ -281,7 +324,11 @@ def test_a_tilted_changing_cell_of_lammps_is_unwrapped_as_lammps_does(tilted):
     np.testing.assert_allclose(r.cells[:, (1, 2, 2), (0, 0, 1)], thermo[:, 4:7], atol=1e-8)
     np.testing.assert_allclose(r.temperatures(), thermo[:, 7], rtol=1e-5)
     np.testing.assert_allclose(r.times, 2.0 * thermo[:, 0])
-    moved = np.linalg.solve(np.swapaxes(r.cells, 1, 2)[:, None], (r.positions - expected.positions)[..., None])[..., 0]
+    flips = np.cumsum(np.diff(thermo[:, 4], prepend=thermo[0, 4]) < -10)
+    assert flips[-1] == 1
+    cells = r.cells.copy()
+    cells[:, 1] += flips[:, None] * cells[:, 0]
+    moved = np.linalg.solve(np.swapaxes(cells, 1, 2)[:, None], (r.positions - expected.positions)[..., None])[..., 0]
     np.testing.assert_allclose(moved, np.broadcast_to(np.round(moved[0]), moved.shape), atol=1e-6)
     scaled = open_run(folder / "scaled.dump", timestep=2.0).whole()
     np.testing.assert_allclose(scaled.positions, r.positions, atol=1e-8)
@@ -349,6 +396,38 @@ def test_amber_netcdf_with_velocities_and_forces(tmp_path):
         np.testing.assert_allclose(positions - positions[0], expected.positions - expected.positions[0], atol=1e-9)
 
 
+    with scipy_io.netcdf_file(str(path), "a") as file:
+        file.variables["forces"][29:] = np.full((1, 2, 3), np.float32(9.9692099683868690e36))
+    run = open_run(path, like=expected)
+    assert len(run.whole()) == 29 and run.notes[-1] == "frame 29 is cut short and was left out; 29 frames used"
+
+
+@pytest.mark.parametrize("ending", ["dcd", "xtc", "ncdf"])
+def test_binary_files_of_other_programs_and_what_is_left_of_them(ending, tmp_path):
+    """Two ns in steps of 0.5 fs, whose times single precision rounds to 0.1 fs."""
+    mda = pytest.importorskip("MDAnalysis")
+    expected, path, spacing = moving(30), tmp_path / f"run.{ending}", 0.0005
+    universe = mda.Universe.empty(2, trajectory=True)
+    atoms, frame = universe.atoms, universe.trajectory.ts
+    with mda.Writer(str(path), 2) as writer:
+        for k in range(30):
+            frame.positions, frame.dimensions = expected.positions[k] % [8, 9, 10], [8, 9, 10, 90, 90, 90]
+            frame.time, frame.frame, frame.data["step"] = (4_000_000 + k) * spacing, k, 4_000_000 + k
+            writer.write(atoms)
+    timestep = 0.5 if ending == "dcd" else None
+    run = open_run(path, timestep, expected).whole()
+    np.testing.assert_allclose(run.positions - run.positions[0], expected.positions - expected.positions[0], atol=1e-5)
+    np.testing.assert_allclose(run.times, (0 if ending == "dcd" else 2e6) + expected.times, rtol=1e-7)
+    assert run.timestep == pytest.approx(0.5, abs=1e-6) and len(run.notes) == 1
+    path.write_bytes(path.read_bytes()[:-30])
+    if ending == "ncdf":
+        with pytest.raises(DtmdError, match="run.ncdf: cannot be read"):
+            open_run(path, timestep, expected)
+        return
+    run = open_run(path, timestep, expected)
+    assert len(run.whole()) == 29 and run.notes[-1] == "frame 29 is cut short and was left out; 29 frames used"
+
+
 @pytest.mark.parametrize("name", ["run.traj", "run.extxyz"])
 def test_ase_files_under_any_name(name, tmp_path):
     expected, path = moving(25), tmp_path / name
@@ -386,6 +465,21 @@ def test_one_trajectory_of_a_store(tmp_path):
         open_run(path)
     with pytest.raises(DtmdError, match="0 trajectories"):
         open_run(f"{path}:nothing")
+
+
+@pytest.mark.parametrize("timestep", [0.0, -0.5, np.inf, np.nan])
+def test_a_time_step_is_above_zero(timestep, tmp_path):
+    with pytest.raises(DtmdError, match="run.dump: a time step of .*above 0"):
+        open_run(write(tmp_path / "run.dump", plain(0, 1) + plain(1, 1)), timestep)
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_of_dumps_writes_its_figures(tmp_path):
+    pytest.importorskip("MDAnalysis")
+    subprocess.run([sys.executable, Path(__file__).parents[1] / "tools" / "bench_dump.py", "--quick", "--json",
+                    tmp_path / "f.json"], check=True)
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert all(case["frames"] > 0 and case["peak_memory_MB"]["whole"] < 1000 for case in figures["cases"].values())
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"ITEM: TIMESTEP\n0\n", b"\x89HDF\r\n\x1a\nnothing"])

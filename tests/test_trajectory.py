@@ -34,6 +34,24 @@ def test_unwrapping_restores_a_path_that_drifts_over_many_cells(seed, pbc):
     assert np.array_equal(restored[0], wrapped[0])
 
 
+@pytest.mark.parametrize("pbc", [(1, 1, 1), (1, 1, 0), (0, 1, 1), (1, 0, 0)])
+def test_unwrapping_goes_on_where_the_cell_is_replaced_by_an_equivalent_one(pbc):
+    """Multiples of one periodic vector are added to another, several times in a row, as where LAMMPS flips a cell."""
+    pbc, rng = np.array(pbc, bool), np.random.default_rng(1)
+    path = np.cumsum(rng.normal(0.2, 0.5, (300, 3, 3)), axis=0)
+    cells = [SKEWED]
+    for _ in range(299):
+        turn, (j, k) = np.eye(3), rng.permutation(3)[:2]
+        turn[j, k] = rng.integers(-1, 2) * pbc[j] * pbc[k] * (rng.random() < 0.2)
+        cells.append(turn @ cells[-1])
+    cells = np.array(cells)
+    assert (cells != SKEWED).any() == (pbc.sum() > 1)
+    scaled = path @ np.linalg.inv(cells)
+    wrapped = (scaled - np.floor(scaled) * pbc) @ cells
+    restored = unwrap(wrapped, cells, pbc)
+    assert np.allclose(restored - restored[0], path - path[0], atol=1e-9)
+
+
 def test_a_molecule_without_a_cell_is_left_alone():
     positions = np.random.default_rng(0).normal(size=(5, 2, 3))
     assert np.array_equal(unwrap(positions, np.zeros((5, 3, 3)), np.zeros(3, bool)), positions)

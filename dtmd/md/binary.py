@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,9 @@ from dtmd.md.run import Part, Piece
 from dtmd.trajectory import Trajectory
 
 _ANGSTROM_PER_NM = 10.0
+_SINGLE = float(np.finfo(np.float32).eps)
+_XTC_EXACT = 9  # so few atoms are written in full single precision (GROMACS, xdrfile.c)
+_NOT_WRITTEN = np.float32(9.9692099683868690e36)  # what NetCDF puts where nothing was written (NC_FILL_FLOAT)
 _CUT = (OSError, EOFError, ValueError)
 """What the libraries raise where a file ends inside a frame."""
 
@@ -43,16 +47,22 @@ def open_dcd(path: Path, timestep: float | None, like: Trajectory) -> Part:
     try:
         with _library("MDAnalysis.lib.formats.libdcd", path).DCDFile(str(path)) as file:
             header, n_frames = file.header, len(file)
+            n_left = (path.stat().st_size - file._header_size - file._firstframesize) % file._framesize
     except _CUT as error:
         raise _damaged(path, error) from error
     _check_atoms(path, header["natoms"], like)
     start, stride = header["istart"], max(header["nsavc"], 1)
 
     def frames() -> Iterator[Piece]:
-        with library.DCDReader(str(path)) as reader:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of what frames share, which are copied here
+            reader = library.DCDReader(str(path))
+        with reader:
             for k in range(n_frames):
                 frame = reader[k]
                 yield _frame((start + k * stride) * timestep, _cell(frame.dimensions, like), frame.positions)
+        if n_left:
+            raise EOFError(f"{n_left} bytes too many")
 
     return _part(path, like, frames, ())
 
@@ -68,18 +78,20 @@ def open_xtc(path: Path, timestep: float | None, like: Trajectory) -> Part:
     try:
         with library.XTCFile(str(path)) as file:
             _check_atoms(path, file.n_atoms, like)
+            rounded = file.n_atoms > _XTC_EXACT
             precision = _ANGSTROM_PER_NM / file.read().prec
     except _CUT as error:
         raise _damaged(path, error) from error
 
     def frames() -> Iterator[Piece]:
+        clock = _StepClock()
         with library.XTCFile(str(path)) as file:
             for frame in file:
                 cell = _ANGSTROM_PER_NM * frame.box.astype(float)
-                yield _frame(units.FS_PER_PS * frame.time, cell if cell.any() else like.cells[0],
-                             _ANGSTROM_PER_NM * frame.x.astype(float))
+                time = units.FS_PER_PS * clock.time(frame.step, frame.time)
+                yield _frame(time, cell if cell.any() else like.cells[0], _ANGSTROM_PER_NM * frame.x.astype(float))
 
-    return _part(path, like, frames, (f"positions are written to {precision:g} Å only",))
+    return _part(path, like, frames, (f"positions are written to {precision:g} Å only",) if rounded else ())
 
 
 def open_netcdf(path: Path, timestep: float | None, like: Trajectory) -> Part:
@@ -102,9 +114,48 @@ def open_netcdf(path: Path, timestep: float | None, like: Trajectory) -> Part:
     def frames() -> Iterator[Piece]:
         with library.netcdf_file(str(path), mmap=True) as file:
             for k in range(layout.n_frames):
-                yield layout.frame(file, k, like)
+                frame = layout.frame(file, k, like)
+                if frame is None:
+                    break
+                yield frame
+            else:
+                return
+        raise EOFError("not all of it was written")  # here, as an error refers to arrays that keep the file open
 
     return _part(path, like, frames, ())
+
+
+class _StepClock:
+    """Times of an XTC file, which are in single precision, by the numbers of its steps, which are exact."""
+
+    def __init__(self) -> None:
+        self._timestep: float | None = None
+
+    def time(self, step: int, written: float) -> float:
+        """That of the step, in the unit of `written`; `written` itself where the two do not go together."""
+        if step and self._timestep is None:
+            self._timestep = _decimal(written / step)
+        exact = step * (self._timestep or 0.0)
+        return exact if abs(exact - written) <= _SINGLE * abs(written) else written
+
+
+def _even(times: np.ndarray) -> np.ndarray:
+    """The same times, equally spaced if they are so but for single precision, in which AMBER writes them."""
+    if len(times) < 2:
+        return times
+    mean = (times[-1] - times[0]) / (len(times) - 1)
+    for digits in range(1, 7):
+        spacing = float(f"{mean:.{digits}g}")
+        even = _decimal(times[0]) + spacing * np.arange(len(times))
+        if np.allclose(even, times, rtol=_SINGLE, atol=0.0):
+            return even
+    return times
+
+
+def _decimal(value: float) -> float:
+    """The number of six digits that `value` is in single precision; `value` itself if there is none."""
+    short = float(f"{value:.6g}")
+    return short if abs(short - value) <= _SINGLE * abs(value) else value
 
 
 READERS: tuple[tuple[Callable[..., Part], Callable[[str], bool]], ...] = (
@@ -132,7 +183,9 @@ class _Amber:
             raise DtmdError(f"{path}: times in {time or 'a unit that is not named'!r}; picosecond or femtosecond is "
                             "needed")
         kcal = UNITS["real"].energy
-        self.factors = {"time": self.unit.time, self.positions: 1.0} | {
+        steps = np.array(variables["time"][:], dtype=float)
+        self.times = _even(steps * float(getattr(variables["time"], "scale_factor", 1.0)) * self.unit.time)
+        self.factors = {self.positions: 1.0} | {
             name: self._factor(variables[name], name, known, default) for name, known, default in (
                 ("velocities", {"angstrom/picosecond": 1.0 / units.FS_PER_PS, "angstrom/femtosecond": 1.0},
                  self.unit.velocity),
@@ -146,18 +199,21 @@ class _Amber:
             raise DtmdError(f"{self.path}: {name} in {unit!r}; {' or '.join(known)} is needed")
         return known[unit] if unit else default
 
-    def frame(self, file: object, k: int, like: Trajectory) -> Piece:
-        """Frame `k`, atoms sorted by id where these are written."""
+    def frame(self, file: object, k: int, like: Trajectory) -> Piece | None:
+        """Frame `k`, atoms sorted by id where these are written; None if a part of it was not written."""
         variables, values = file.variables, {}
         order = np.argsort(variables["id"][k], kind="stable") if "id" in variables else slice(None)
         for name, factor in self.factors.items():
             scale = float(getattr(variables[name], "scale_factor", 1.0)) * factor
-            values[name] = np.array(variables[name][k], dtype=float) * scale
+            raw = np.array(variables[name][k], dtype=float)
+            if (raw == _NOT_WRITTEN).any():
+                return None
+            values[name] = raw * scale
         box = None
         if "cell_lengths" in variables:
             box = np.concatenate([np.array(variables[name][k], float) for name in ("cell_lengths", "cell_angles")])
         given = {name: values[name][order] for name in ("velocities", "forces") if name in values}
-        return _frame(float(values["time"]), _cell(box, like), values[self.positions][order], **given)
+        return _frame(float(self.times[k]), _cell(box, like), values[self.positions][order], **given)
 
 
 def _text(variable: object, name: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from ase.data import atomic_masses
 
 from dtmd.errors import DtmdError
+from dtmd.ingest.readers.lammps_blocks import dump_frames
 from dtmd.ingest.readers.lammps_dump import Units, open_dump, unit_notes, unit_of
 from dtmd.ingest.readers.lammps_frame import FORCES, VELOCITIES, DumpFrames
 from dtmd.ingest.source import Source
@@ -41,7 +42,7 @@ def open_part(path: Path, timestep: float | None, watch: Callable[[int], None]) 
     unit, numbers, masses = unit_of(first), first.numbers(path), first.masses()
 
     def pieces(max_bytes: int) -> Iterator[Piece]:
-        return (_piece(frames, unit, timestep) for frames in open_dump(Source(path, watch=watch), max_bytes)[1])
+        return (_piece(frames, unit, timestep) for frames in dump_frames(Source(path, watch=watch), max_bytes))
 
     return Part(
         source=str(path), numbers=numbers, masses=atomic_masses[numbers] if masses is None else masses,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def open_run(
     paths = [paths] if isinstance(paths, (Path, str)) else list(paths)
     if not paths:
         raise DtmdError("no file of MD; give at least one")
+    if timestep is not None and not 0.0 < timestep < math.inf:
+        raise DtmdError(f"{paths[0]}: a time step of {timestep:g} fs; give --timestep above 0")
     return MDRun([_opened(Path(path), timestep, like, watch) for path in paths])
 
 

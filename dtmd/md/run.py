@@ -8,14 +8,15 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from dtmd.errors import DtmdError
+from dtmd.ingest.readers.lammps_blocks import BLOCK_BYTES
 from dtmd.ingest.source import CutShort
 from dtmd.trajectory import Origin, Trajectory, unwrap
 
-BLOCK_BYTES = 1 << 24
-"""Size of the arrays of one block, unless a single frame is larger; some eight times as much is in use at most."""
-
 SAME_TIME = 1e-4
 """fs; frames of two files that are as close are of one step."""
+
+SAME_POSITION = 0.02
+"""Å; how far an atom may be from itself in the frame that two files share: XTC rounds to 0.01 Å."""
 
 _GAP = 1.5
 """In spacings of the frames before it; a longer step from one file to the next is told to the user."""
@@ -46,7 +47,11 @@ class Piece:
 
     def window(self, start: int, stop: int) -> Piece:
         """Frames start … stop − 1."""
-        return Piece(**{name: values[start:stop] for name, values in self.arrays().items()})
+        return self.chosen(slice(start, stop))
+
+    def chosen(self, frames: slice | np.ndarray) -> Piece:
+        """These frames."""
+        return Piece(**{name: values[frames] for name, values in self.arrays().items()})
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,8 @@ class Part:
 class MDRun:
     """A run of molecular dynamics, read in blocks as often as wanted.
 
-    Where files overlap in time, as those of a restart do, the one that begins later counts.
+    Where files overlap in time, as those of a restart do, the one that begins later counts. If its first frame is in
+    the file before it as well, the two must be the same but for rounding and whole cells.
 
     Attributes:
         source: the file or files, for messages.
@@ -100,7 +106,8 @@ class MDRun:
         self.source = " + ".join(part.source for part in self._parts)
         self.notes: list[str] = []
         self._note(*(note for part in self._parts for note in part.notes))
-        self.first = self._trajectory(self._from_corner(self._parts[0].first))
+        first = self._parts[0].first
+        self.first = self._trajectory(replace(first, positions=first.positions - self._parts[0].corner))
 
     def blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[Trajectory]:
         """All frames in order, in blocks of at most `max_bytes` or one frame.
@@ -108,7 +115,7 @@ class MDRun:
         Positions are unwrapped over the whole run and relative to the lower corner of the box in its first frame.
 
         Raises:
-            DtmdError: a damaged file, or times that do not increase.
+            DtmdError: a damaged file, times that do not increase, or files that differ where they meet.
         """
         last: Trajectory | None = None
         for piece, wrapped in self._joined(max_bytes):
@@ -130,6 +137,7 @@ class MDRun:
     def _joined(self, max_bytes: int) -> Iterator[tuple[Piece, bool]]:
         """The pieces of all files, positions relative to the first corner, and whether they may be wrapped."""
         end = spacing = None
+        shift = -self._parts[0].corner
         for k, part in enumerate(self._parts):
             stop = self._starts[k + 1] if k + 1 < len(self._parts) else np.inf
             if end is not None and spacing is not None and self._starts[k] - end > _GAP * spacing:
@@ -141,42 +149,55 @@ class MDRun:
                     kept = piece if n_kept == len(piece) else piece.window(0, n_kept)
                     recent = kept.times[-2:] if end is None else np.append(end, kept.times[-2:])
                     end, spacing = recent[-1], recent[-1] - recent[-2] if len(recent) > 1 else None
-                    yield self._from_corner(kept), part.wrapped
+                    yield replace(kept, positions=kept.positions + shift), part.wrapped
                 if n_kept < len(piece):
+                    if piece.times[n_kept] < stop + SAME_TIME:
+                        following = self._parts[k + 1]
+                        images = _images(f"{part.source} and {following.source}", piece.window(n_kept, n_kept + 1),
+                                         following.first, part.pbc)
+                        shift = shift if part.wrapped else shift + images
                     self._note(f"from {stop:g} fs on {self._parts[k + 1].source} is taken, not {part.source}")
                     break
 
     def _in_order(self, part: Part, max_bytes: int) -> Iterator[Piece]:
-        """The pieces of one file; a last frame that is cut short is left out."""
-        n_frames, end = 0, -np.inf
+        """The pieces of one file.
+
+        Left out are a last frame that is cut short, and a frame that is there twice, as where a restarted run goes
+        on in the same file.
+        """
+        n_frames, last, repeated = 0, None, []
+        where = f"{part.source}: " if len(self._parts) > 1 else ""
         try:
             for piece in part.pieces(max_bytes):
-                times = np.append(end, piece.times)
-                later = np.flatnonzero(~(np.diff(times) > 0))
+                times = np.append(-np.inf if last is None else last.times, piece.times)
+                again = np.abs(np.diff(times)) < SAME_TIME
+                later = np.flatnonzero(~(again | (np.diff(times) > 0)))
                 if len(later):
                     k = int(later[0])
                     raise DtmdError(f"{part.source}: frame {n_frames + k} is at {times[k + 1]:g} fs, not after frame "
-                                    f"{n_frames + k - 1} at {times[k]:g} fs; put the frames in order")
-                yield piece
-                n_frames, end = n_frames + len(piece), piece.times[-1]
+                                    f"{n_frames + k - 1} at {times[k]:g} fs; put the frames in order, where a run "
+                                    "was restarted into the same file by splitting it there and giving both")
+                for k in np.flatnonzero(again):
+                    _images(f"{part.source}: frames {n_frames + k - 1} and {n_frames + k}",
+                            piece.window(k - 1, k) if k else last, piece.window(k, k + 1), part.pbc & part.wrapped)
+                repeated += [n_frames + int(k) for k in np.flatnonzero(again)]
+                n_frames, last = n_frames + len(piece), piece.window(len(piece) - 1, len(piece))
+                if not again.all():
+                    yield piece.chosen(~again) if again.any() else piece
         except CutShort:
-            where = f"{part.source}: " if len(self._parts) > 1 else ""
             self._note(f"{where}frame {n_frames} is cut short and was left out; {n_frames} frames used")
+        if repeated:
+            self._note(f"{where}{len(repeated)} frames that are the one before again, the first of them frame "
+                       f"{repeated[0]}, were left out")
 
     def _unwrapped(self, piece: Piece, last: Trajectory | None) -> Piece:
         """With positions that go on from the frame before."""
         positions, cells = piece.positions, piece.cells
         if last is not None:
             positions, cells = np.concatenate([last.positions, positions]), np.concatenate([last.cells, cells])
-        try:
-            continuous = unwrap(positions, cells, self._parts[0].pbc)
-        except np.linalg.LinAlgError as error:
-            raise DtmdError(f"{self.source}: a cell without volume between {piece.times[0]:g} and "
-                            f"{piece.times[-1]:g} fs; periodic directions need independent cell vectors") from error
+        where = f"{self.source}: frames between {piece.times[0]:g} and {piece.times[-1]:g} fs"
+        continuous = _continuous(where, positions, cells, self._parts[0].pbc)
         return replace(piece, positions=continuous[len(continuous) - len(piece):])
-
-    def _from_corner(self, piece: Piece) -> Piece:
-        return replace(piece, positions=piece.positions - self._parts[0].corner)
 
     def _note(self, *notes: str) -> None:
         self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
@@ -200,3 +221,28 @@ def _check_join(before: Part, part: Part) -> None:
     if part.first.times[0] - before.first.times[0] < SAME_TIME:
         raise DtmdError(f"{both} both begin at {part.first.times[0]:g} fs; give the files of one run in which time "
                         "goes on, each once")
+
+
+def _continuous(where: str, positions: np.ndarray, cells: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    try:
+        return unwrap(positions, cells, pbc)
+    except np.linalg.LinAlgError as error:
+        raise DtmdError(f"{where} have a cell without volume; periodic directions need independent cell "
+                        "vectors") from error
+
+
+def _images(where: str, frame: Piece, other: Piece, pbc: np.ndarray) -> np.ndarray:
+    """Whole cells that lead from `other` to `frame`, which are the same frame, Å, (1, N, 3).
+
+    Raises:
+        DtmdError: begins with `where`; they are not the same.
+    """
+    cells = np.concatenate([other.cells, other.cells])
+    met = _continuous(where, np.concatenate([frame.positions, other.positions]), cells, pbc)
+    distances = np.linalg.norm(met[1] - met[0], axis=1)
+    if distances.max() > SAME_POSITION:
+        k = int(distances.argmax())
+        raise DtmdError(f"{where} differ at {frame.times[0]:g} fs: atom {k + 1} of {len(distances)} is "
+                        f"{distances[k]:.3g} Å away; give files of one run, each of which goes on from a restart of "
+                        "the one before, others one by one")
+    return met[1:] - other.positions

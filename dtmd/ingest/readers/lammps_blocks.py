@@ -23,7 +23,7 @@ from dtmd.errors import DtmdError
 from dtmd.ingest.readers.lammps_frame import DumpFrames, boxes, is_numeric, joined, read_frame
 from dtmd.ingest.source import DAMAGED, CutShort, Source
 
-BLOCK_BYTES = 1 << 24
+BLOCK_BYTES = 1 << 22
 """Numbers of one block, unless a single frame has more."""
 
 _FIRST_PIECE = 1 << 12
@@ -163,20 +163,20 @@ class _Layout:
         return re.search(r"BOX BOUNDS [^\n]*", self.header)[0].encode("latin-1")
 
     @cached_property
-    def elements(self) -> pd.CategoricalDtype:
-        return pd.CategoricalDtype(sorted(set(self.first.elements)))
+    def elements(self) -> pd.Index:
+        return pd.Index(sorted(set(self.first.elements)))
 
     @cached_property
     def element_codes(self) -> np.ndarray:
         """Of the atoms, numbers of their elements in `elements`, (N,)."""
-        return self.elements.categories.get_indexer(list(self.first.elements))
+        return self.elements.get_indexer(list(self.first.elements))
 
     @cached_property
     def parsing(self) -> dict:
         """What pandas is told. All columns are parsed, so that rows of another length are found out."""
         names, tokens = self.columns.decode("latin-1").split(), self.rows[0].split()
         types = {name: "float64" if is_numeric(name) or _is_number(token) else "category"
-                 for name, token in zip(names, tokens, strict=True)} | {"element": self.elements}
+                 for name, token in zip(names, tokens, strict=True)} | {"element": "category"}
         single = all(row.rstrip(" ") == " ".join(row.split()) for row in self.rows)
         return {"sep": " " if single else r"\s+", "names": names, "dtype": types, "header": None, "index_col": False,
                 "na_filter": False, "quoting": 3, "skip_blank_lines": False, "engine": "c", "low_memory": False}
@@ -232,7 +232,8 @@ def _parse(data: bytes, spans: list[tuple[re.Match, int]], layout: _Layout) -> D
     if len(table) != shape[0] * shape[1] or len(cells) != n_frames:
         return None
     values = {name: table[name].to_numpy().reshape(shape) for name in first.values}
-    codes = table["element"].cat.codes.to_numpy().reshape(shape)
+    elements = table["element"].cat
+    codes = layout.elements.get_indexer(elements.categories)[elements.codes.to_numpy()].reshape(shape)
     if not (values["id"] == first.ids).all():
         order = np.argsort(values["id"], axis=1, kind="stable")
         values = {name: np.take_along_axis(column, order, axis=1) for name, column in values.items()}

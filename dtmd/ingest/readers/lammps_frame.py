@@ -20,6 +20,7 @@ _ENERGY_SHARES = ("v_pe_share", "c_pe")
 
 _WHAT_TO_DUMP = ("write `compute pe all pe/atom`, `dump 1 all custom 1 run.lammpstrj id element xu yu zu vx vy vz "
                  "fx fy fz c_pe` and `dump_modify 1 element H C … units yes time yes format float %.12g`")
+_ROWS_FOR_PRECISION = 500  # enough to see how numbers are written; looking at each digit is slow
 
 
 class _Coordinates(NamedTuple):
@@ -221,7 +222,7 @@ def _parse(header: dict[str, list[str]], columns: list[str], rows: list[str], wi
         units=header["UNITS"][0].strip() if "UNITS" in header else None, cells=cells, origins=origins, pbc=pbc,
         values={name: column[None] for name, column in zip(wanted, table[order].T, strict=True)},
         elements=tuple(fields[k][columns.index("element")] for k in order),
-        precision=_precision(columns, fields, cells[0]) if with_precision else None,
+        precision=_precision(columns, fields[:_ROWS_FOR_PRECISION], cells[0]) if with_precision else None,
     )
 
 
