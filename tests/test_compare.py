@@ -1,20 +1,23 @@
-"""The comparison and its report on trajectories whose answers are known."""
+"""The comparison on trajectories whose answers are known, from memory and from files."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
-from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dtmd import report
-from dtmd.compare import CompareSettings, compare
+from dtmd.comparison.comparing import compare
+from dtmd.comparison.gathering import Held, gather
+from dtmd.comparison.settings import KINDS, ComparisonSettings, default_yaml, load_settings
+from dtmd.comparison.sides import HeldRun, MDSide, RunFiles, sides_of
+from dtmd.comparison_report.report import write_report
+from dtmd.comparison_report.terminal import notes
 from dtmd.errors import DtmdError
-from dtmd.observables.statistics import Estimate
-from dtmd.presentation.numbers import number
-from dtmd.report import write_report
-from dtmd.report_summary import SUMMARY_COLUMNS, short_names, summary_rows, with_interval
+from dtmd.observables.observable import NotApplicable, Observable
+from dtmd.observables.statistics import frame_weights
+from dtmd.presentation.numbers import number, short_names
 from dtmd.trajectory import Trajectory
 
 CELL = np.array([[12.3, 0, 0], [-6.15, 10.652112, 0], [0, 0, 14.0]])
@@ -54,82 +57,117 @@ def md(aimd):
     return [*on_start, replace(trajectory("", 9, n_frames=180), source="md/3/run.lammpstrj")]
 
 
+def only(*names, **chosen):
+    return ComparisonSettings({name: {} for name in names} | chosen)
+
+
+def compared(md, aimd, settings=ComparisonSettings(), name="MD"):
+    return compare([MDSide(name, [HeldRun(run) for run in md])], aimd, settings)
+
+
 @pytest.fixture(scope="module")
 def comparison(md, aimd):
-    return compare(md, aimd, CompareSettings())
+    return compared(md, aimd)
+
+
+def section(comparison, name):
+    return next(section for section in comparison.sections if section.name == name)
+
+
+def row(section, beginning):
+    return next(row for row in section.rows if row.quantity.startswith(beginning))
+
+
+def reasons(comparison, name):
+    return [reason for observable, reason in comparison.header.skipped if observable == name]
 
 
 def test_force_error_along_the_rollout(comparison):
-    rollout = comparison.rollout
-    assert [Path(run.reference).name for run in rollout.runs] == ["b.xyz", "c.xyz"]
-    assert [run.start.frame for run in rollout.runs] == [5, 0]
-    assert rollout.n_steps == 54 and rollout.spacing == 0.5 and rollout.elements == ["H", "C", "Pd"]
-    assert [run.mepa for run in rollout.runs] == pytest.approx([0.3, 0.9])
-    assert rollout.mepa.value == pytest.approx(0.6)
-    assert [term.value for term in rollout.species] == pytest.approx([0.2] * 3)
-    assert 0.0 <= rollout.mepa.low < 0.6 < rollout.mepa.high
-    assert rollout.reference_force == pytest.approx(3 * np.sqrt(2 / np.pi), rel=0.1)
-    assert rollout.end_rmsd == pytest.approx(0.0, abs=1e-12)
-    assert comparison.skipped == [
-        ("rollout error", "md/3/run.lammpstrj: its first frame is on no AIMD frame within 0.001 Å")]
+    rollout = section(comparison, "rollout")
+    mepa = row(rollout, "force error along the rollout").md["MD"]
+    assert mepa.value == pytest.approx(0.6) and 0.0 <= mepa.low < 0.6 < mepa.high
+    terms = [row(rollout, f"MEPA, term of {element}").md["MD"].value for element in ("H", "C", "Pd")]
+    assert terms == pytest.approx([0.2] * 3)
+    assert [line[1:4] for line in rollout.tables[0].rows] == [("1", "b.xyz", "5"),
+                                                              ("2", "c.xyz", "0")]
+    assert "54 steps" in rollout.rows[0].quantity
+    assert reasons(comparison, "rollout") == ["3: its first frame is on no AIMD frame within 0.001 Å"]
 
 
 def test_dissociation_on_both_sides(md, aimd):
-    settings = CompareSettings()
-    settings = replace(settings, criterion=replace(settings.criterion, persistence=15.0))
-    comparison = compare(md, aimd, settings)
-    whole = comparison.windows[0]
-    seen = [(source, event.time) for source, event in whole.aimd_dissociation.events]
-    assert seen == [("aimd/b.xyz", 10.0)]
-    seen = [(source, event.time) for source, event in whole.md_dissociation.events]
-    assert seen == [("md/1/run.lammpstrj", 7.5)]
-    assert (whole.md_dissociation.n_trajectories, whole.aimd_dissociation.n_trajectories) == (3, 3)
+    settings = load_settings(None)
+    criterion = KINDS["dissociation"]().settings.criterion
+    settings = only("dissociation", dissociation={"criterion": replace(criterion, persistence=15.0)})
+    found = section(compared(md, aimd, settings), "dissociation")
+    shares = row(found, "runs with a dissociation")
+    assert shares.md["MD"].value == pytest.approx(1 / 3) and shares.aimd.value == pytest.approx(1 / 3)
 
 
 def test_windows_cut_the_md_to_the_length_of_the_aimd(comparison):
-    assert [(window.label, window.duration) for window in comparison.windows] == [
-        ("whole runs", 89.5), ("first 29.5 fs", 29.5)]
-    assert [d.pair for d in comparison.windows[0].distances] == ["all", "H–H", "H–C", "H–Pd", "C–C", "C–Pd"]
-    assert comparison.composition == {"H": 2, "C": 2, "Pd": 1}
+    names = [section.name for section in comparison.sections]
+    assert names.index("distances_window") == names.index("distances") + 1
+    assert "first 29.5" in section(comparison, "distances_window").title
+    assert "temperature_window" not in names
+    plots = [plot.name for section in comparison.sections for plot in section.plots]
+    assert len(set(plots)) == len(plots)
+    assert comparison.header.composition == {"H": 2, "C": 2, "Pd": 1}
+    assert [run.duration for run in comparison.header.md[0].runs] == [27.0, 29.5, 89.5]
+
+
+def test_a_window_gives_what_the_cut_runs_give(md, aimd):
+    settings = only("distances")
+    cut = [run.window(0, int(np.sum(run.times <= 29.5))) for run in md]
+    window = section(compared(md, aimd, settings), "distances_window")
+    alone = section(compared(cut, aimd, settings), "distances")
+    for own, expected in zip(window.rows, alone.rows, strict=True):
+        assert own.difference == expected.difference and own.md == expected.md
 
 
 def test_aimd_against_itself_is_equal(aimd):
-    comparison = compare(aimd, aimd)
-    assert len(comparison.windows) == 1 and comparison.skipped == []
-    for distance in comparison.windows[0].distances:
-        assert distance.wasserstein.value == pytest.approx(0.0, abs=1e-12)
-        assert distance.overlap.value == pytest.approx(1.0)
-        assert distance.outside == pytest.approx(0.0, abs=1e-12)
-        assert distance.split_half > 0.01
-    assert comparison.rollout.mepa.value == pytest.approx(0.0, abs=1e-12)
-    assert comparison.md.drift == comparison.aimd.drift
+    found = compared([replace(t, source=f"md/{t.source}") for t in aimd], aimd)
+    assert not any(section.name.endswith("_window") for section in found.sections) and not found.differs
+    distances = section(found, "distances")
+    assert row(distances, "W₁ of all distances").difference["MD"].value == pytest.approx(0.0, abs=1e-12)
+    assert section(found, "rollout").rows[0].md["MD"].value == pytest.approx(0.0, abs=1e-12)
+    drift = row(section(found, "conservation"), "drift of the total energy")
+    assert drift.md["MD"] == drift.aimd
+
+
+def test_sides_stand_beside_each_other(md, aimd):
+    sides = [MDSide("good", [HeldRun(md[0])]), MDSide("bad", [HeldRun(md[1])])]
+    found = compare(sides, aimd, only("rollout", "temperature"))
+    assert {name: mepa.value for name, mepa in section(found, "rollout").rows[0].md.items()} == pytest.approx(
+        {"good": 0.3, "bad": 0.9})
+    assert [side.name for side in found.header.md] == ["good", "bad"]
 
 
 def test_given_starts_and_their_mistakes(md, aimd):
-    given = compare(md[2:], aimd, CompareSettings(starts={"md/3/run.lammpstrj": ("a.xyz", 3)}))
-    assert given.rollout.runs[0].start.frame == 3 and given.rollout.n_steps == 56
+    def given(run, place):
+        return compared(md[2:], aimd, ComparisonSettings({"rollout": {}}, {run: place}))
+
+    found = section(given("md/3/run.lammpstrj", ("a.xyz", 3)), "rollout")
+    assert found.tables[0].rows[0][3] == "3" and "56 steps" in found.rows[0].quantity
+    assert section(given("run.lammpstrj", ("aimd/a.xyz", 3)), "rollout").tables[0].rows[0][2] == "a.xyz"
     with pytest.raises(DtmdError, match=r"frame 99 given, a\.xyz has 60"):
-        compare(md[2:], aimd, CompareSettings(starts={"run.lammpstrj": ("a.xyz", 99)}))
+        given("run.lammpstrj", ("a.xyz", 99))
     with pytest.raises(DtmdError, match="not among the AIMD files"):
-        compare(md[2:], aimd, CompareSettings(starts={"run.lammpstrj": ("z.xyz", 0)}))
+        given("run.lammpstrj", ("z.xyz", 0))
 
 
 def test_other_velocities_are_no_rollout(md, aimd):
-    comparison = compare([replace(md[1], velocities=-md[1].velocities)], aimd)
-    assert comparison.rollout is None and "velocities differ" in comparison.skipped[0][1]
+    found = compared([replace(md[1], velocities=-md[1].velocities)], aimd, only("rollout"))
+    assert found.sections == [] and "velocities differ" in reasons(found, "rollout")[0]
 
 
 def test_what_is_missing_is_said(md, aimd, tmp_path):
     bare = replace(md[1], velocities=None, forces=None, energies=None)
-    comparison = compare([bare], [replace(t, energies=None) for t in aimd])
-    reasons = dict(comparison.skipped)
-    assert "no forces in md/2/run.lammpstrj" in reasons["rollout error"]
-    assert reasons["temperature, energy (MD)"] == "md/2/run.lammpstrj: no velocities"
-    assert "no potential energy" in reasons["energy conservation (AIMD)"]
-    text = write_report(comparison, tmp_path).read_text(encoding="utf-8")
-    assert "no potential energy" in text and "Not available" in text
-    observables = {row.observable.split(" (")[0] for row in summary_rows(comparison)}
-    assert observables >= {"Data", "Distances, all pairs"}
+    found = compared([bare, replace(bare, source="md/4/run.lammpstrj")], [replace(t, energies=None) for t in aimd])
+    assert reasons(found, "temperature") == ["2 and 1 more: no velocities"]
+    assert any("no forces in 2" in reason for reason in reasons(found, "rollout"))
+    assert any("a.xyz and 2 more: no energies" in reason for reason in reasons(found, "conservation"))
+    assert "skipped: temperature: 2 and 1 more: no velocities" in notes(found.header)
+    text = write_report(found.sections, found.header, tmp_path).read_text(encoding="utf-8")
+    assert "no velocities" in text
 
 
 def cluster(run):
@@ -148,23 +186,15 @@ def cluster(run):
 )
 def test_runs_of_another_system_are_refused(md, aimd, change, message):
     with pytest.raises(DtmdError, match=message) as caught:
-        compare([md[0], change(md[1])], aimd)
+        compared([md[0], change(md[1])], aimd, only("temperature"))
     assert "md/2/run.lammpstrj" in str(caught.value)
-
-
-def test_temperature_of_a_single_run_keeps_its_block_interval(md, aimd):
-    comparison = compare(md[:1], aimd)
-    assert comparison.md.temperature == comparison.md.runs[0].temperature
-    assert comparison.md.temperature.low < comparison.md.temperature.value
-    means = [run.temperature.value for run in comparison.aimd.runs]
-    assert comparison.aimd.temperature.value == pytest.approx(np.mean(means))
 
 
 def test_nothing_and_bad_bonds_are_refused(md, aimd):
     with pytest.raises(DtmdError, match="0 MD and 3 AIMD"):
-        compare([], aimd)
-    with pytest.raises(DtmdError, match="bond 1-8: give two different atom ids between 1 and 5"):
-        compare(md, aimd, CompareSettings(bonds=[(0, 7)]))
+        compared([], aimd)
+    with pytest.raises(DtmdError, match="atoms 1–8: give different atom ids between 1 and 5"):
+        compared(md, aimd, only("dissociation", dissociation={"bonds": ((0, 7),)}))
 
 
 def test_another_order_of_atoms_leaves_distributions_comparable(aimd):
@@ -174,66 +204,210 @@ def test_another_order_of_atoms_leaves_distributions_comparable(aimd):
         positions=first.positions[:, order], velocities=first.velocities[:, order],
         forces=first.forces[:, order],
     )
-    comparison = compare([run], aimd[:1])
-    assert comparison.windows[0].distances[0].wasserstein.value == pytest.approx(0.0, abs=1e-12)
-    assert "another order" in dict(comparison.skipped)["rollout error"]
+    found = compared([run], aimd[:1], only("rollout", "distances"))
+    distances = section(found, "distances")
+    assert row(distances, "W₁ of all distances").difference["MD"].value == pytest.approx(0.0, abs=1e-12)
+    assert "another order" in reasons(found, "rollout")[0]
 
 
-class Page(HTMLParser):
-    """Collects sections, links, images and open tags of a page."""
+class Recorder:
+    """Keeps what it is given."""
 
     def __init__(self):
-        super().__init__()
-        self.sections, self.addresses, self.images, self.open_tags = [], [], 0, []
+        self.times, self.weights = [], []
 
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        self.addresses += [attributes[key] for key in ("href", "src") if key in attributes]
-        self.images += tag == "img"
-        if tag == "section":
-            self.sections.append(attributes["id"])
-        if tag not in ("meta", "img", "br", "link"):
-            self.open_tags.append(tag)
+    def add(self, frames, weights):
+        assert len(frames) == len(weights)
+        self.times += frames.times.tolist()
+        self.weights += weights.tolist()
 
-    def handle_endtag(self, tag):
-        assert self.open_tags.pop() == tag
+    def result(self):
+        return self
 
 
-def test_report_is_one_file_with_all_sections(comparison, tmp_path):
-    path = write_report(comparison, tmp_path / "new", {"cutoff": "5 Å <b>"})
-    assert sorted(p.name for p in path.parent.iterdir()) == ["metrics.json", "report.html"]
-    text = path.read_text(encoding="utf-8")
-    page = Page()
-    page.feed(text)
-    assert page.open_tags == []
-    assert page.sections == ["summary", "distances", "dissociation", "rollout", "energy", "temperature",
-                             "skipped", "provenance"]
-    assert all(address.startswith(("#", "data:image/svg+xml;base64,")) for address in page.addresses)
-    assert "http" not in text and "<script" not in text and "@import" not in text
-    assert page.images == 1 + 5 + 2 + 3 + 2 + 2
-    assert "5 Å &lt;b&gt;" in text
-    for row in summary_rows(comparison):
-        assert row.observable in text and len(SUMMARY_COLUMNS) == 5
-    assert "0.60 eV/Å" in text.replace("\u00a0", " ")
+class Recording(Observable):
+    name, windowed = "recording", True
+
+    def start(self, first):
+        return Recorder()
+
+    def compare(self, md, aimd):
+        raise NotImplementedError
 
 
-def test_metrics_hold_the_numbers(comparison, tmp_path):
-    write_report(comparison, tmp_path)
-    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics["rollout"]["mepa"]["value"] == pytest.approx(0.6)
-    assert metrics["windows"][0]["distances"][0]["pair"] == "all"
-    assert len(metrics["md"]["runs"]) == 3 and metrics["provenance"]["versions"]["dtmd"]
+@pytest.mark.parametrize("block", [1, 2, 7, 100])
+def test_frames_weigh_as_in_the_whole_run_whatever_the_blocks(block):
+    whole = trajectory("a.xyz", 1)
+    whole = replace(whole, times=np.cumsum(np.random.default_rng(0).uniform(0.5, 3.0, 60)))
+
+    class Blocks(Held):
+        def blocks(self):
+            return (whole.window(k, k + block) for k in range(0, 60, block))
+
+    found = gather(Blocks(whole), [Recording()], 40.0, "a")
+    np.testing.assert_allclose(found.results["recording"].weights, frame_weights(whole.times))
+    n_early = int(np.sum(whole.times - whole.times[0] <= 40.0))
+    np.testing.assert_allclose(found.early["recording"].weights, frame_weights(whole.times[:n_early]))
+    assert found.early["recording"].times == whole.times[:n_early].tolist() and 2 < n_early < 60
+    assert (found.n_frames, found.name) == (60, "a")
 
 
-def test_same_input_gives_the_same_metrics(md, aimd):
-    first, second = (report.metrics_json(compare(md, aimd), {}) for _ in range(2))
-    assert first == second
+def test_an_observable_without_meaning_for_a_run_is_left_out_with_its_reason():
+    class Refusing(Recording):
+        def start(self, first):
+            raise NotApplicable("nothing to see")
+
+    found = gather(Held(trajectory("a.xyz", 1)), [Refusing()], 10.0, "a")
+    assert found.results == {} and found.early == {} and found.skipped == {"recording": "nothing to see"}
+
+
+def write_dump(path, run, frames=slice(None)):
+    """A text dump in metal units, frames as they are."""
+    lines = []
+    for k in range(len(run))[frames]:
+        cell = run.cells[k]
+        tilt = (cell[1, 0], cell[2, 0], cell[2, 1])
+        lines += ["ITEM: UNITS", "metal", "ITEM: TIME", f"{run.times[k] / 1000:.10g}", "ITEM: TIMESTEP",
+                  f"{round(run.times[k] / 0.5)}", "ITEM: NUMBER OF ATOMS", f"{len(run.numbers)}",
+                  "ITEM: BOX BOUNDS xy xz yz pp pp pp"]
+        low, high = min(0.0, *tilt[:2], tilt[0] + tilt[1]), max(0.0, *tilt[:2], tilt[0] + tilt[1])
+        lines += [f"{low:.10g} {cell[0, 0] + high:.10g} {tilt[0]:.10g}", f"0 {cell[1, 1]:.10g} {tilt[1]:.10g}",
+                  f"0 {cell[2, 2]:.10g} {tilt[2]:.10g}",
+                  "ITEM: ATOMS id element mass xu yu zu vx vy vz fx fy fz v_pe_share"]
+        for n, symbol in enumerate(run.symbols):
+            values = [*run.positions[k, n], *(1000 * run.velocities[k, n]), *run.forces[k, n], run.energies[k] / 5]
+            lines.append(f"{n + 1} {symbol} {run.masses[n]:g} " + " ".join(f"{value:.10g}" for value in values))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def dumps(md, tmp_path):
+    return [write_dump(tmp_path / run.source, run) for run in md]
+
+
+def same(one, other):
+    """All numbers of two comparisons, to what ten digits of a dump allow."""
+    for own, expected in zip(one.sections, other.sections, strict=True):
+        for a, b in zip(own.rows, expected.rows, strict=True):
+            assert a.quantity == b.quantity
+            assert [e.value for e in a.md.values()] == pytest.approx([e.value for e in b.md.values()], rel=1e-4, abs=1e-6)
+
+
+def test_files_give_what_memory_gives_on_one_process_and_on_two(dumps, md, aimd, comparison):
+    sides = [MDSide("MD", [RunFiles((path,)) for path in dumps])]
+    read = []
+    alone, spread = compare(sides, aimd, n_jobs=1), compare(sides, aimd, n_jobs=2, watch=read.append)
+    same(alone, comparison)
+    assert [s.rows for s in spread.sections] == [s.rows for s in alone.sections]
+    assert sum(read) == pytest.approx(sum(path.stat().st_size for path in dumps), rel=0.01)
+    assert all(len(run.sha256) == 64 for run in spread.header.md[0].runs)
+
+
+def test_a_damaged_file_ends_the_comparison_on_two_processes(dumps, aimd):
+    lines = dumps[1].read_text().splitlines()
+    lines[-2] = lines[-2].rpartition(" ")[0] + " nan"
+    dumps[1].write_text("\n".join(lines) + "\n")
+    with pytest.raises(DtmdError, match="md/2/run.lammpstrj"):
+        compare([MDSide("MD", [RunFiles((path,)) for path in dumps])], aimd, n_jobs=2)
+
+
+def test_files_of_a_restarted_run_stand_together(md, aimd, tmp_path):
+    write_dump(tmp_path / "a.lammpstrj", md[2], slice(0, 100))
+    write_dump(tmp_path / "b.lammpstrj", md[2], slice(90, 180))
+    joined = compare(sides_of([f"{tmp_path}/a.lammpstrj+{tmp_path}/b.lammpstrj"]), aimd)
+    (run,) = joined.header.md[0].runs
+    assert (run.n_frames, run.duration) == (180, 89.5)
+    same(joined, compared(md[2:], aimd))
+
+
+def test_names_of_sides(dumps):
+    first, second, third = map(str, dumps)
+    sides = sides_of([f"S = 1={first}", second, f"S = 1={third}"])
+    assert [(side.name, len(side.runs)) for side in sides] == [("S = 1", 2), ("MD", 1)]
+    (odd,) = sides_of([f"x={first}"])
+    assert odd.name == "x" and odd.runs[0].paths == (dumps[0],)
+    with pytest.raises(DtmdError, match="no name before ="):
+        sides_of([f"={first}"])
+    with pytest.raises(DtmdError, match="name of the reference"):
+        sides_of([f"AIMD={first}"])
+    with pytest.raises(DtmdError, match="no side of this name, only MD"):
+        sides_of([first], ["S=model.pt"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("observables: {distance: {}}", "unknown key distance; did you mean distances"),
+        ("observable: {}", "unknown key observable; did you mean observables"),
+        ("observables: {dissociation: {bond: [[1, 2]]}}", "observables.dissociation: unknown key bond; did you mean bonds"),
+        ("observables: {dissociation: {bonds: [[0, 2]]}}", "dissociation.bonds: .*atom ids count from 1"),
+        ("observables: {dissociation: {criterion: {broken: 2}}}", "criterion: unknown key broken"),
+        ("observables: {spectrum: {depth: deep}}", r"spectrum.depth: .*\(found 'deep'\)"),
+        ("observables: {rollout: {aimd: x}}", "unknown key aimd"),
+        ("- distances", "must be a mapping"),
+        ("observables: [", "not valid YAML"),
+    ],
+)
+def test_mistakes_in_settings_are_named(tmp_path, text, message):
+    path = tmp_path / "o.yaml"
+    path.write_text(text)
+    with pytest.raises(DtmdError, match=message) as caught:
+        load_settings(path)
+    assert "o.yaml" in str(caught.value)
+
+
+def test_settings_of_a_file_reach_the_observables(tmp_path, aimd):
+    path = tmp_path / "o.yaml"
+    path.write_text("observables:\n  spectrum: false\n  dissociation: {bonds: [[1, 2]], criterion: {broken_above: 1.7}}\n"
+                    "  adsorbate: {molecule: [H], surface: [C, 5]}\n")
+    made = {observable.name: observable for observable in load_settings(path).observables(aimd)}
+    assert "spectrum" not in made and len(made) == len(KINDS) - 1
+    assert made["dissociation"].settings.bonds == ((0, 1),)
+    assert made["dissociation"].settings.criterion.broken_above == 1.7
+    assert made["dissociation"].settings.criterion.bonded_below == 1.0
+    assert made["adsorbate"].settings.surface == ("C", 4)
+
+
+def test_the_printed_settings_can_be_read(tmp_path, aimd):
+    path = tmp_path / "all.yaml"
+    path.write_text(default_yaml(), encoding="utf-8")
+    printed, default = load_settings(path), ComparisonSettings()
+    for own, expected in zip(printed.observables(aimd), default.observables(aimd), strict=True):
+        assert type(own) is type(expected)
+        if hasattr(own, "settings"):
+            assert own.settings == expected.settings
+
+
+def dtmd_compare(*arguments):
+    return subprocess.run([sys.executable, "-m", "dtmd", "compare", *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_exit_codes(dumps, aimd, md, tmp_path):
+    settings = tmp_path / "o.yaml"
+    settings.write_text("observables: {" + ", ".join(f"{name}: false" for name in KINDS if name != "temperature") + "}")
+    hot = write_dump(tmp_path / "hot" / "run.lammpstrj", replace(md[2], velocities=3.0 * md[2].velocities))
+    warm = [write_dump(tmp_path / f"aimd{k}.lammpstrj", t) for k, t in enumerate(aimd)]
+    from dtmd.md import read_dump
+    from dtmd.store import write_store
+
+    store = tmp_path / "aimd.h5"
+    write_store(store, [read_dump(path) for path in warm])
+    options = ("--observables", settings, "-o", tmp_path / "out")
+    differs = dtmd_compare(hot, store, *options, "--fail-on-difference")
+    assert differs.returncode == 1, differs.stderr
+    assert "differs" in differs.stdout and json.loads((tmp_path / "out" / "metrics.json").read_text())["sections"]
+    assert dtmd_compare(hot, store, *options).returncode == 0
+    agrees = dtmd_compare("--against", f"a={dumps[0]}", f"b={dumps[1]}", store, *options, "--fail-on-difference")
+    assert agrees.returncode == 0, agrees.stderr + agrees.stdout
+    assert "dtmd compare --against" in json.loads((tmp_path / "out" / "metrics.json").read_text())["header"]["command"]
+    refused = dtmd_compare(tmp_path / "none.lammpstrj", store, *options)
+    assert refused.returncode == 2 and "no such file" in refused.stderr
 
 
 def test_texts():
     assert number(0.0123456, 2) == "0.012" and number(-3.14159) == "−3.14" and number(1234.5) == "1234"
-    assert with_interval(Estimate(0.4792, 0.4746, 0.4838), "eV/Å") == "0.479\u00a0eV/Å (0.475 to 0.484)"
-    assert with_interval(Estimate(2.0)) == "2.00"
     assert short_names(["x/1/run.d", "x/2/run.d", "y/a.d"]) == {
         "x/1/run.d": "1/run.d", "x/2/run.d": "2/run.d", "y/a.d": "y/a.d"}
     assert number(-0.0) == "0.00" and number(0.0) == "0.00"

@@ -149,7 +149,7 @@ def map_section(sides):
 
 
 def header_of(names, n_runs=3, **changes):
-    made = [Side(name, [Run(f"{name}/run_{k}.lammpstrj", 320, 159.5, 64 * "a") for k in range(n_runs)],
+    made = [Side(name, [Run(f"run {k}", f"{name}/run_{k}.lammpstrj", 320, 159.5, 64 * "a") for k in range(n_runs)],
                  {} if name == "AIMD" else {"architecture": "EGNN", "cutoff": "4.0 Å"}) for name in names]
     aimd = next((side for side in made if side.name == "AIMD"), None)
     return Header({"H": 2, "C": 49, "Pd": 6}, [side for side in made if side is not aimd], aimd,

@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from pathlib import PurePath
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from dtmd.observables.observable import Observable
 from dtmd.observables.rollout import start_at
 from dtmd.observables.rollout_comparison import VELOCITY_TOLERANCE
 from dtmd.observables.section import Section, Verdict
-from dtmd.presentation.numbers import duration
+from dtmd.presentation.numbers import duration, short_names
 from dtmd.trajectory import Trajectory
 
 CELL_TOLERANCE = 0.01
@@ -71,13 +72,15 @@ def compare(
     firsts = [run.open(aimd[0]).first for run in runs]
     for first in [*aimd[1:], *firsts]:
         check_same_system(first, aimd[0])
-    starts = {**_noted_starts(runs, firsts, aimd), **settings.starts}
-    observables = replace(settings, starts=starts).observables(aimd)
+    names = _names([first.source for first in firsts], [t.source for t in aimd])
+    starts = _starts(runs, firsts, aimd, settings.starts, names)
+    named = [replace(trajectory, source=names[trajectory.source]) for trajectory in aimd]
+    observables = replace(settings, starts=starts).observables(named)
     window = max(float(t.times[-1] - t.times[0]) for t in aimd)
-    job = _Job(observables, window, aimd[0])
+    job = _Job(observables, window, aimd[0], names)
     reference = [job.gather(HeldRun(trajectory))[0] for trajectory in aimd]
     gathered = _gather_all(job, runs, n_jobs, watch)
-    for found, _ in [*gathered, *((of_aimd, "") for of_aimd in reference)]:
+    for found in [*(found for found, _ in gathered), *reference]:
         check_same_cell(found, reference[0], aimd[0].pbc)
     by_side, place = {}, 0
     for side in sides:
@@ -138,6 +141,34 @@ def _cell_shape(vectors: np.ndarray) -> np.ndarray:
     return np.concatenate([lengths, cosines[np.triu_indices(len(vectors), k=1)]])
 
 
+def _names(md: Sequence[str], aimd: Sequence[str]) -> dict[str, str]:
+    """How figures and tables call the runs: by as little of their paths as tells them apart."""
+    apart = {**_without_shared(short_names(md)), **_without_shared(short_names(aimd))}
+    return apart if len(set(apart.values())) == len({*md, *aimd}) else short_names([*md, *aimd])
+
+
+def _without_shared(names: Mapping[str, str]) -> Mapping[str, str]:
+    """Without the name of the file where all have the same one, each in a folder of its own."""
+    if len(names) == 1 or len({PurePath(name).name for name in names.values()}) > 1:
+        return names
+    return {source: str(PurePath(name).parent) for source, name in names.items()}
+
+
+def _starts(
+    runs: Sequence[RunFiles | HeldRun], firsts: Sequence[Trajectory], aimd: Sequence[Trajectory],
+    given: Mapping[str, tuple[str, int]], names: Mapping[str, str],
+) -> dict[str, tuple[str, int]]:
+    """The starts that were noted or given, by the names of the runs."""
+    known = {**_noted_starts(runs, firsts, aimd), **given}
+    named = {}
+    for first in firsts:
+        place = next((known[name] for name in (first.source, PurePath(first.source).name) if name in known), None)
+        if place is not None:
+            trajectory = next((t.source for t in aimd if place[0] in (t.source, PurePath(t.source).name)), place[0])
+            named[names[first.source]] = names.get(trajectory, trajectory), place[1]
+    return named
+
+
 def _noted_starts(
     runs: Sequence[RunFiles | HeldRun], firsts: Sequence[Trajectory], aimd: Sequence[Trajectory]
 ) -> dict[str, tuple[str, int]]:
@@ -161,12 +192,14 @@ class _Job:
     observables: Sequence[Observable]
     window: float
     like: Trajectory
+    names: Mapping[str, str]
 
     def gather(
         self, run: RunFiles | HeldRun, watch: Callable[[int], None] = lambda n_bytes: None
     ) -> tuple[Gathered, str]:
         """What is kept of a run, and the digest of its files."""
-        return gather(run.open(self.like, watch), self.observables, self.window), run.sha256()
+        stream = run.open(self.like, watch)
+        return gather(stream, self.observables, self.window, self.names[stream.source]), run.sha256()
 
 
 def _gather_all(
@@ -212,7 +245,7 @@ def _gather_one(run: RunFiles | HeldRun) -> tuple[Gathered, str]:
 
 
 def _run(found: Gathered, digest: str) -> Run:
-    return Run(found.source, found.n_frames, found.duration, digest, found.notes)
+    return Run(found.name, found.source, found.n_frames, found.duration, digest, found.notes)
 
 
 class _Told:
@@ -229,7 +262,7 @@ class _Told:
         self._reasons: dict[tuple[str, str], list[str]] = {}
         for found in [*(run for runs in md.values() for run in runs), *aimd]:
             for name, reason in found.skipped.items():
-                self._reasons.setdefault((name, reason), []).append(found.source)
+                self._reasons.setdefault((name, reason), []).append(found.name)
 
     def sections(self, observable: Observable) -> Iterator[Section]:
         """The section of an observable, and that of its window where the MD is longer."""

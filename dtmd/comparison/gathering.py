@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,6 +60,7 @@ class Gathered:
     """What is kept of one run.
 
     Attributes:
+        source, name: its files, and how figures and tables call it.
         duration: fs.
         mean_cell: Å, (3, 3), mean over frames.
         results: by observable.
@@ -68,6 +69,7 @@ class Gathered:
     """
 
     source: str
+    name: str
     n_frames: int
     duration: float
     mean_cell: np.ndarray
@@ -77,11 +79,12 @@ class Gathered:
     skipped: Mapping[str, str]
 
 
-def gather(stream: Stream, observables: Sequence[Observable], window: float) -> Gathered:
+def gather(stream: Stream, observables: Sequence[Observable], window: float, name: str) -> Gathered:
     """Read a run once.
 
     Args:
         stream: the run.
+        name: of the run in figures and tables.
         observables: with distinct names.
         window: fs; the windowed observables are gathered for the frames up to this time after the start as well.
 
@@ -89,10 +92,11 @@ def gather(stream: Stream, observables: Sequence[Observable], window: float) -> 
         DtmdError: a damaged file, or settings that name atoms which the run does not have.
     """
     skipped: dict[str, str] = {}
-    whole = _started(observables, stream.first, skipped)
-    early = _started([o for o in observables if o.windowed and o.name in whole], stream.first, skipped)
+    first = replace(stream.first, source=name)
+    whole = _started(observables, first, skipped)
+    early = _started([o for o in observables if o.windowed and o.name in whole], first, skipped)
     feeds = [_Feed(list(whole.values()), np.inf), _Feed(list(early.values()), window * _SAME_TIME)]
-    n_frames, cell, last = 0, np.zeros((3, 3)), float(stream.first.times[0])
+    n_frames, cell, last = 0, np.zeros((3, 3)), float(first.times[0])
     for block in stream.blocks():
         for feed in feeds:
             feed.add(block)
@@ -101,7 +105,7 @@ def gather(stream: Stream, observables: Sequence[Observable], window: float) -> 
         feed.end()
     results = _results(whole, skipped)
     return Gathered(
-        source=stream.source, n_frames=n_frames, duration=last - float(stream.first.times[0]),
+        source=stream.source, name=name, n_frames=n_frames, duration=last - float(first.times[0]),
         mean_cell=cell / n_frames, notes=tuple(stream.notes), results=results,
         early=_results({name: a for name, a in early.items() if name in results}, {}), skipped=skipped,
     )
@@ -146,11 +150,10 @@ class _Feed:
     def add(self, block: Trajectory) -> None:
         if self._start is None:
             self._start = float(block.times[0])
-        block = block.window(0, int(np.searchsorted(block.times, self._start + self._until, side="right"))) \
-            if block.times[-1] > self._start + self._until else block
-        if len(block):
+        n_frames = int(np.searchsorted(block.times, self._start + self._until, side="right"))
+        if n_frames:
             self._hand_on([float(block.times[0])])
-            self._waiting = block
+            self._waiting = block.window(0, n_frames)
 
     def end(self) -> None:
         self._hand_on([])

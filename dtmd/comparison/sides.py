@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,6 @@ from dtmd.trajectory import Trajectory
 
 UNNAMED = "MD"
 AIMD = "AIMD"
-
-_NAMED = re.compile(r"([\w.+ ()-]+)=(.+)")
 
 
 @dataclass(frozen=True)
@@ -104,12 +101,19 @@ def sides_of(
 
 
 def _named(text: str) -> tuple[str, str]:
-    found = _NAMED.fullmatch(text)
-    if found is None or Path(text).exists():
+    """Name and place; both may have = in them."""
+    if "=" not in text or _exists(text):
         return UNNAMED, text
-    if found[1] == AIMD:
-        raise DtmdError(f"{text}: {AIMD} is the name of the reference; give this side another name")
-    return found[1], found[2]
+    splits = [(text[:k].strip(), text[k + 1:]) for k, letter in enumerate(text) if letter == "="]
+    name, place = next((split for split in splits if _exists(split[1])), splits[0])
+    if name in (AIMD, ""):
+        raise DtmdError(f"{text}: {AIMD} is the name of the reference; give this side another name" if name else
+                        f"{text}: no name before =; write NAME={place}")
+    return name, place
+
+
+def _exists(place: str) -> bool:
+    return Path(place).exists() or all(Path(part).exists() for part in place.split("+"))
 
 
 def _side(name: str, place: str, timestep: float | None) -> MDSide:

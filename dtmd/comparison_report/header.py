@@ -24,12 +24,14 @@ class Run:
     """One trajectory.
 
     Attributes:
+        name: in figures and tables.
         source: the file it was read from.
         duration: fs.
         sha256: of the file; empty where it is not known.
         notes: what the reader had to decide or leave out.
     """
 
+    name: str
     source: str
     n_frames: int
     duration: float
