@@ -1,13 +1,13 @@
 """The comparison on trajectories whose answers are known, from memory and from files."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from dtmd.cli import main
 from dtmd.comparison.comparing import compare
 from dtmd.comparison.gathering import Held, gather
 from dtmd.comparison.settings import KINDS, ComparisonSettings, default_yaml, load_settings
@@ -18,6 +18,7 @@ from dtmd.errors import DtmdError
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.statistics import frame_weights
 from dtmd.presentation.numbers import number, short_names
+from dtmd.store import write_store
 from dtmd.trajectory import Trajectory
 
 CELL = np.array([[12.3, 0, 0], [-6.15, 10.652112, 0], [0, 0, 14.0]])
@@ -95,7 +96,6 @@ def test_force_error_along_the_rollout(comparison):
 
 
 def test_dissociation_on_both_sides(md, aimd):
-    settings = load_settings(None)
     criterion = KINDS["dissociation"]().settings.criterion
     settings = only("dissociation", dissociation={"criterion": replace(criterion, persistence=15.0)})
     found = section(compared(md, aimd, settings), "dissociation")
@@ -380,30 +380,36 @@ def test_the_printed_settings_can_be_read(tmp_path, aimd):
             assert own.settings == expected.settings
 
 
-def dtmd_compare(*arguments):
-    return subprocess.run([sys.executable, "-m", "dtmd", "compare", *map(str, arguments)], capture_output=True, text=True)
+@pytest.fixture
+def dtmd_compare(monkeypatch, capsys):
+    """The command in this process: exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dtmd", "compare", *map(str, arguments), "--jobs", "1"])
+        try:
+            main()
+        except SystemExit as ending:
+            return ending.code, *capsys.readouterr()
+
+    return run
 
 
-def test_exit_codes(dumps, aimd, md, tmp_path):
-    settings = tmp_path / "o.yaml"
+def test_exit_codes(dumps, aimd, md, tmp_path, dtmd_compare):
+    settings, out = tmp_path / "o.yaml", tmp_path / "out"
     settings.write_text("observables: {" + ", ".join(f"{name}: false" for name in KINDS if name != "temperature") + "}")
     hot = write_dump(tmp_path / "hot" / "run.lammpstrj", replace(md[2], velocities=3.0 * md[2].velocities))
-    warm = [write_dump(tmp_path / f"aimd{k}.lammpstrj", t) for k, t in enumerate(aimd)]
-    from dtmd.md import read_dump
-    from dtmd.store import write_store
-
     store = tmp_path / "aimd.h5"
-    write_store(store, [read_dump(path) for path in warm])
-    options = ("--observables", settings, "-o", tmp_path / "out")
-    differs = dtmd_compare(hot, store, *options, "--fail-on-difference")
-    assert differs.returncode == 1, differs.stderr
-    assert "differs" in differs.stdout and json.loads((tmp_path / "out" / "metrics.json").read_text())["sections"]
-    assert dtmd_compare(hot, store, *options).returncode == 0
-    agrees = dtmd_compare("--against", f"a={dumps[0]}", f"b={dumps[1]}", store, *options, "--fail-on-difference")
-    assert agrees.returncode == 0, agrees.stderr + agrees.stdout
-    assert "dtmd compare --against" in json.loads((tmp_path / "out" / "metrics.json").read_text())["header"]["command"]
-    refused = dtmd_compare(tmp_path / "none.lammpstrj", store, *options)
-    assert refused.returncode == 2 and "no such file" in refused.stderr
+    write_store(store, aimd)
+    options = ("--observables", settings, "-o", out)
+    code, shown, _ = dtmd_compare(hot, store, *options, "--fail-on-difference")
+    assert code == 1 and "differs" in shown and json.loads((out / "metrics.json").read_text())["sections"]
+    assert dtmd_compare(hot, store, *options)[0] == 0
+    code, shown, told = dtmd_compare("--against", f"a={dumps[0]}", f"b={dumps[1]}", store, *options,
+                                     "--fail-on-difference")
+    assert code == 0, shown + told
+    assert "dtmd compare --against" in json.loads((out / "metrics.json").read_text())["header"]["command"]
+    code, _, told = dtmd_compare(tmp_path / "none.lammpstrj", store, *options)
+    assert code == 2 and "no such file" in told
 
 
 def test_texts():
