@@ -30,7 +30,7 @@ def dtmd(*arguments, cwd: Path | None = None) -> subprocess.CompletedProcess:
     (["export", "--precision", "half", "x.pt"], "--precision half: unknown; the precisions are: float32, float64"),
     (["compare", "one.lammpstrj"], "give at least one MD trajectory"),
     (["compare", "run.lammpstrj", "empty"], "no AIMD output in this folder"),
-    (["compare", "run.lammpstrj", str(AIMD / "test"), "--bond", "0-1"], "counted from 1"),
+    (["compare", "run.lammpstrj", str(AIMD / "test"), "--observables", "none.yaml"], "none.yaml: cannot be read"),
     (["compare", "run.lammpstrj", str(AIMD / "test"), "--start", "x"], "write RUN=AIMD_FILE@FRAME"),
     (["compare", "run.lammpstrj", str(AIMD / "test"), "--allow", "physics"], "--allow physics: no such check"),
     (["ingest", "nowhere"], "nowhere: no such file or folder"),
@@ -99,9 +99,9 @@ def test_from_model_to_report(plugin, tmp_path):
     compared = dtmd("compare", "md/0.lammpstrj", "md/60.lammpstrj", AIMD, "--model", "model.lammps.pt", cwd=tmp_path)
     assert compared.returncode == 0, compared.stderr
     metrics = json.loads((tmp_path / "comparison" / "metrics.json").read_text())
-    runs = metrics["rollout"]["runs"]
-    assert [run["start"]["frame"] for run in runs] == [0, 60]
-    assert all("h2pd6_014_from_060" in run["reference"] for run in runs)
+    runs = next(section for section in metrics["sections"] if section["name"] == "rollout")["tables"][0]["rows"]
+    assert [(run[2], run[3]) for run in runs] == [(source.name, "0"), (source.name, "60")]
+    assert metrics["header"]["md"][0]["model"]["elements"] == ["H", "C", "Pd"]
     assert (tmp_path / "comparison" / "report.html").stat().st_size > 100_000
 
 

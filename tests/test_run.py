@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 
 from dtmd.cli import app
 from dtmd.ensemble.record import Settings
-from dtmd.ensemble.results import Results, read_results
+from dtmd.comparison.comparing import noted_starts
+from dtmd.comparison.sides import HeldRun
+from dtmd.ensemble.results import folder_runs
 from dtmd.ensemble.runs import prepare, run_all
 from dtmd.ensemble.starts import choose_starts, listed_starts, run_names
 from dtmd.errors import DtmdError
@@ -103,8 +105,8 @@ def test_runs_end_in_a_comparison_from_their_exact_starts(folder):
         assert names == {".lock", "start.data", "state.json", "run.log", "run.lammpstrj", "lmp.out"}
     assert not list((folder / "md").glob("*trial*"))
     metrics = json.loads((folder / "md" / "comparison" / "metrics.json").read_text())
-    assert [run["start"]["frame"] for run in metrics["rollout"]["runs"]] == [0, 60]
-    assert metrics["rollout"]["n_steps"] == 5
+    rollout = next(section for section in metrics["sections"] if section["name"] == "rollout")
+    assert [run[3:5] for run in rollout["tables"][0]["rows"]] == [["0", "5"], ["60", "5"]]
     log = (folder / "md" / "ensemble.log").read_text()
     assert "2 runs in md, 0 of them done before" in log and "2 of 2, all ended" in log
 
@@ -127,7 +129,7 @@ def test_a_killed_run_and_a_killed_launch(folder):
     launcher.communicate()
     wait_for(lambda: not lmp_of(folder), seconds=5)
     assert state(folder, third)["state"] == "running"
-    left = read_results([folder / "md"]).left_out
+    left = folder_runs(folder / "md").left_out
     assert [(Path(run).name, reason.split(";")[0]) for run, reason in left] == [
         (second, "LAMMPS failed: killed by SIGKILL"), (third, "it has not finished")]
 
@@ -138,7 +140,7 @@ def test_a_killed_run_and_a_killed_launch(folder):
     assert "3 runs in md, 1 of them done before" in again.stdout and "trial" not in again.stdout
     assert (folder / "md" / first / "state.json").stat().st_mtime_ns == finished
     assert not (folder / "md" / third / "leftover").exists()
-    assert len(read_results([folder / "md"]).trajectories) == 3
+    assert len(folder_runs(folder / "md").runs) == 3
 
 
 def test_failed_runs_are_told_and_repeated(folder, aimd, caplog):
@@ -242,9 +244,9 @@ def test_recorded_starts_hold_only_where_the_run_does_begin_there(aimd):
     run = replace(aimd[1].window(60, 70), source="md/x/run.lammpstrj")
     moved = replace(run, positions=run.positions + 0.1 * (run.numbers == 1)[:, None], source="md/y/run.lammpstrj")
     place = (aimd[1].origin.digest, float(aimd[1].times[60]))
-    results = Results([run, moved], {run.source: place, moved.source: place})
-    assert results.starts(aimd, 1e-3) == {run.source: (aimd[1].source, 60)}
-    assert results.starts(aimd[:1], 1e-3) == {}
+    runs, firsts = [HeldRun(run, place), HeldRun(moved, place)], [run.window(0, 1), moved.window(0, 1)]
+    assert noted_starts(runs, firsts, aimd) == {run.source: (aimd[1].source, 60)}
+    assert noted_starts(runs, firsts, aimd[:1]) == {}
 
 
 @pytest.mark.slow
@@ -253,4 +255,4 @@ def test_ranks_of_mpi(folder):
     done = subprocess.run([*mpirun, *command(folder, *starts(3), "--launcher", "mpi")], capture_output=True, text=True,
                           timeout=120, cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "3 of 3 runs finished" in done.stdout and len(read_results([folder / "md"]).trajectories) == 3
+    assert "3 of 3 runs finished" in done.stdout and len(folder_runs(folder / "md").runs) == 3

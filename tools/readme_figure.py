@@ -6,43 +6,38 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dtmd.presentation.figures import SPECIES_CYCLE
-from dtmd.report_figures import AIMD_COLOUR, MD_COLOUR
+from dtmd.presentation.figures import CYCLE
+
+AIMD_COLOUR = "#5b6470"
 
 
 def main(comparison: Path, out: Path) -> None:
-    metrics = json.loads((comparison / "metrics.json").read_text())
+    sections = json.loads((comparison / "metrics.json").read_text())["sections"]
+    plots = {plot["name"]: plot for section in sections for plot in section["plots"]}
     figure = Figure(figsize=(10, 3.4), layout="constrained", dpi=150)
     left, right = figure.subplots(1, 2)
-    draw_force_error(left, metrics["rollout"])
-    draw_distances(right, metrics["windows"])
+    draw(left, plots["rollout"], xlabel="time since the unseen AIMD frame (fs)")
+    draw(right, plots["distances-h-h"], xlabel="H–H distance (Å)")
+    right.set_xlim(0.4, 8.0)
     for axes in (left, right):
+        axes.set_ylim(0, None)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=9)
     figure.savefig(out)
 
 
-def draw_force_error(axes: Axes, rollout: dict) -> None:
-    """L_force against time, its band over runs, its species terms."""
-    axes.fill_between(rollout["times"], rollout["low"], rollout["high"], color="black", alpha=0.13, linewidth=0)
-    axes.plot(rollout["times"], rollout["mean"], color="black", linewidth=2, label="sum over species")
-    for element, values, colour in zip(rollout["elements"], np.transpose(rollout["species_mean"]), SPECIES_CYCLE):
-        axes.plot(rollout["times"], values, color=colour, linewidth=1.2, label=element)
-    axes.set(xlabel="time since the unseen AIMD frame (fs)", ylabel="force error (eV/Å)",
-             xlim=(0, rollout["times"][-1]), ylim=(0, None))
-
-
-def draw_distances(axes: Axes, windows: list[dict]) -> None:
-    """Densities of all interatomic distances, AIMD and the whole MD."""
-    total = windows[0]["distances"][0]
-    axes.fill_between(total["distances"], total["aimd"], color=AIMD_COLOUR, alpha=0.3, linewidth=0, label="AIMD")
-    axes.plot(total["distances"], total["md"], color=MD_COLOUR, linewidth=1.2,
-              label=f"LAMMPS, {windows[0]['duration'] / 1000:g} ps")
-    axes.set(xlabel="interatomic distance (Å)", ylabel="density (1/Å)", xlim=(0.4, 10.5), ylim=(0, None))
+def draw(axes: Axes, plot: dict, xlabel: str) -> None:
+    """All curves of a plot with their bands, the AIMD in grey."""
+    sides = [curve["side"] for curve in plot["curves"] if curve["side"] != "AIMD"]
+    for curve in plot["curves"]:
+        colour = AIMD_COLOUR if curve["side"] == "AIMD" else CYCLE[sides.index(curve["side"])]
+        if curve["low"] is not None:
+            axes.fill_between(curve["x"], curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(curve["x"], curve["y"], color=colour, linewidth=1.4, label=curve["side"])
+    axes.set(xlabel=xlabel, ylabel=plot["y_label"])
 
 
 if __name__ == "__main__":

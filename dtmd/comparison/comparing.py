@@ -159,7 +159,7 @@ def _starts(
     given: Mapping[str, tuple[str, int]], names: Mapping[str, str],
 ) -> dict[str, tuple[str, int]]:
     """The starts that were noted or given, by the names of the runs."""
-    known = {**_noted_starts(runs, firsts, aimd), **given}
+    known = {**noted_starts(runs, firsts, aimd), **given}
     named = {}
     for first in firsts:
         place = next((known[name] for name in (first.source, PurePath(first.source).name) if name in known), None)
@@ -169,7 +169,7 @@ def _starts(
     return named
 
 
-def _noted_starts(
+def noted_starts(
     runs: Sequence[RunFiles | HeldRun], firsts: Sequence[Trajectory], aimd: Sequence[Trajectory]
 ) -> dict[str, tuple[str, int]]:
     """The noted starts that are among the AIMD and that the first frame of the run does lie on."""
