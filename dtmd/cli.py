@@ -383,6 +383,7 @@ def crashtest(
     from dtmd.ingest import read_aimd
     from dtmd.launcher.display import LaunchDisplay
     from dtmd.launcher.processes import n_cores
+    from dtmd.presentation.progress import BytesDisplay
 
     if nvt and nve:
         raise DtmdError("--nvt and --nve: at constant temperature or at constant energy; give one of the two")
@@ -398,9 +399,9 @@ def crashtest(
         with place_to_run("processes", output, jobs, 1, {}) as place:
             batches, failed = run_crash_test(output, tested, chosen, protocol, place,
                                              lambda *count: LaunchDisplay(console, *count))
-        with console.status("reading the runs"):
-            page, section = report(batches, protocol, what, output / "report", jobs or n_cores(),
-                                   command=" ".join(sys.argv))
+        with BytesDisplay(console, sum(batch.n_bytes for batch in batches)) as reading:
+            page, section = report(batches, protocol, what, output / "report", jobs or n_cores(), reading.read,
+                                   shlex.join(["dtmd", *sys.argv[1:]]))
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on", soft_wrap=True)
         sys.exit(130)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dtmd import artefact
+from dtmd.checkpoint import file_of
 from dtmd.errors import DtmdError
 from dtmd.export import export_torchscript
 from dtmd.factories import is_factory
@@ -76,7 +77,7 @@ def models_of(
 def _model(label: str, named: str, folder: Path, exporting: Callable[[str], None]) -> CrashModel:
     if is_factory(named):
         return CrashModel(label, folder, factory=named)
-    path = Path(named) / "model.pt" if Path(named).is_dir() else Path(named)
+    path = file_of(Path(named))
     kind = artefact.kind_of(path)
     if kind == "ML-IAP":
         raise DtmdError(f"{path}: is for pair_style mliap; give the model that it was exported from")

@@ -12,7 +12,7 @@ from dtmd.crashtest import calculator_md
 from dtmd.crashtest.models import CrashModel
 from dtmd.crashtest.protocol import Protocol
 from dtmd.crashtest.starts import at_temperature, seeds, write_for_lammps, write_for_others
-from dtmd.crashtest.tasks import START_INPUT, CalculatorRun, PotentialRun
+from dtmd.crashtest.tasks import DUMP, START_INPUT, CalculatorRun, PotentialRun
 from dtmd.ensemble.lammps_run import LOCK, OUT
 from dtmd.ensemble.record import Settings, new_record, raise_if_changed, read_record, write_record
 from dtmd.ensemble.runs import INPUT
@@ -43,6 +43,12 @@ class Batch:
     def side(self) -> str:
         """In the report."""
         return self.model.side(self.temperature)
+
+    @property
+    def n_bytes(self) -> int:
+        """Of their frames on disk."""
+        dumps = [run.folder / DUMP for run in self.runs]
+        return sum(dump.stat().st_size for dump in dumps if dump.exists())
 
 
 def run_crash_test(
