@@ -16,6 +16,7 @@ from toys import crystal, write_toy
 from dtmd import artefact, units
 from dtmd.crashtest.models import CrashModel, models_of
 from dtmd.crashtest.protocol import Protocol
+from dtmd.crashtest.results import results_of
 from dtmd.crashtest.runs import run_crash_test
 from dtmd.crashtest.starts import at_temperature
 from dtmd.ensemble.lammps_run import state_of
@@ -24,6 +25,7 @@ from dtmd.errors import DtmdError
 from dtmd.launcher.display import LaunchDisplay
 from dtmd.launcher.processes import processes
 from dtmd.md import open_run
+from dtmd.observables.survival import Limits, Survival
 from dtmd.trajectory import Trajectory
 
 
@@ -47,7 +49,7 @@ def frames_of(run):
 
 def test_every_model_and_temperature_has_the_same_starts(tmp_path):
     models, chosen = [calculator(tmp_path, name) for name in ("wells", "failing")], starts()
-    batches, failed = crash_test(tmp_path, models, chosen, protocol(temperatures=(300.0, 1200.0)))
+    batches, failed = crash_test(tmp_path, models, chosen, protocol(time=20.0, temperatures=(300.0, 1200.0)))
     assert not failed and [batch.side for batch in batches] == [
         "wells, 300 K", "wells, 1200 K", "failing, 300 K", "failing, 1200 K"]
     texts = [[(run.folder / "start.data").read_text() for run in batch.runs] for batch in batches]
@@ -144,7 +146,7 @@ def test_emt_by_its_name_conserves_energy(tmp_path):
     assert np.ptp(total) < 1e-3 < np.ptp(found.energies)
 
 
-@pytest.mark.parametrize("kind", ["periodic, held", "free"])
+@pytest.mark.parametrize("kind", ["periodic, held", pytest.param("free", marks=pytest.mark.slow)])
 def test_lammps_and_ase_do_the_same(tmp_path, plugin, monkeypatch, kind):
     """One potential on both sides, at constant energy: the same frames, temperatures and ends."""
     path = write_toy(tmp_path / "toy.lammps.pt")
@@ -172,3 +174,22 @@ def test_lammps_and_ase_do_the_same(tmp_path, plugin, monkeypatch, kind):
     assert float(logged[1]) == pytest.approx(begin.temperatures()[0], rel=1e-5)  # LAMMPS has constants of its own
     state = state_of(lammps.runs[0].folder)
     assert state["steps"] == 40 and state["md_seconds"] > 0.0
+
+
+def test_a_crash_in_lammps_is_a_result_and_a_wrong_model_is_told(tmp_path, plugin):
+    path = write_toy(tmp_path / "toy.lammps.pt", poison=0.9)  # no number for atoms that are nearer, in Å
+    atoms = crystal(np.array([[7.0, 0, 0], [-2.0, 6.5, 0], [1, 0.5, 7.5]]), 9, (True,) * 3)
+    run = Trajectory(atoms.numbers, atoms.get_masses(), atoms.pbc, atoms.cell.array[None], np.zeros(1),
+                     atoms.positions[None], source="toy")
+    model = CrashModel("toy", tmp_path / "ct" / "toy", artefact=path, metadata=artefact.read_metadata(path))
+    (batch,), failed = crash_test(
+        tmp_path / "ct", [model], [Start("x@0", run, 0)], protocol(time=500.0, temperatures=(3e4,), stride=1, n=1))
+    state, frames = state_of(batch.runs[0].folder), frames_of(batch.runs[0])
+    assert not failed and state["state"] == "crashed"
+    found = re.match(r"LAMMPS failed: ERROR: step (\d+): the energy or force of atom .* is not a finite number",
+                     state["problem"])
+    assert found and 0 < int(found[1]) == state["steps"] + 1 == len(frames)
+    result, = results_of(batch, Survival(Limits(nearest=0.0), bonds=[])).runs
+    assert result.life.observed == pytest.approx(frames.times[-1]) and result.crash in result.life.end.causes
+    with pytest.raises(DtmdError, match="toy: knows H C Pd, and the starts hold Cu Zn too"):
+        model.check_elements(["H", "Zn", "Cu"])

@@ -104,6 +104,7 @@ def test_mistakes_in_the_command_are_told_before_any_run(tmp_path, monkeypatch, 
     assert not list(tmp_path.glob("ct/*/300K"))
 
 
+@pytest.mark.slow
 def test_a_killed_run_and_a_killed_launch(tmp_path):
     """kill -9 of a calculator fails its run only; kill -9 of the launcher ends all, and the same command goes on."""
     typed = [*command(tmp_path, "held=crash_factories:held", "wells=crash_factories:wells", n=2), "--jobs", "1"]
@@ -133,20 +134,19 @@ def test_a_killed_run_and_a_killed_launch(tmp_path):
 
 
 def test_the_report_begins_with_what_became_of_the_runs(tmp_path):
-    done = subprocess.run(command(tmp_path, "quiet=crash_factories:wells", "wild=crash_factories:exploding", n=2,
-                                  time="50fs", temperatures=("300", "600")),
-                          cwd=HERE, env=environment(), capture_output=True, text=True, timeout=250)
+    typed = command(tmp_path, "quiet=crash_factories:wells", "wild=crash_factories:exploding", time="50fs")
+    done = subprocess.run(typed, cwd=HERE, env=environment(), capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "ct" / "report" / "metrics.json").read_text())
     first, *others = metrics["sections"]
     assert first["name"] == "crashtest" and {"rollout", "survival", "conservation"}.isdisjoint(
         section["name"] for section in others)
     alive = {side: found["value"] for side, found in first["rows"][0]["md"].items()}
-    assert alive == {"quiet, 300 K": 1.0, "quiet, 600 K": 1.0, "wild, 300 K": 0.0, "wild, 600 K": 0.0}
+    assert alive == {"quiet, 300 K": 1.0, "wild, 300 K": 0.0}
     failed, guidelines = first["tables"]
-    assert [row[0] for row in failed["rows"]] == ["wild, 300 K"] * 2 + ["wild, 600 K"] * 2
+    assert [row[0] for row in failed["rows"]] == ["wild, 300 K"]
     assert all("above" in row[5] for row in failed["rows"])
     followed = {row[0]: row[1] for row in guidelines["rows"]}
-    assert followed["Several temperatures, also above those of the training"] == "yes"
-    assert followed["Energy conserved"] == "no" and followed["Several starts (12 there)"] == "in part"
+    assert followed["Several temperatures"] == "no" and followed["A second model to check against (1)"] == "yes"
+    assert followed["Energy conserved"] == "no" and followed["Several starts (12 there)"] == "no"
     assert (tmp_path / "ct" / "report" / "report.html").exists()

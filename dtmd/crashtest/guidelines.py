@@ -45,7 +45,7 @@ def _protocol_lines(protocol: Protocol) -> list[tuple[str, str, str]]:
     temperatures = ", ".join(f"{t:g}" for t in protocol.temperatures)
     several = len(protocol.temperatures) > 1
     return [
-        ("Several temperatures, also above those of the training", YES if several else NO, f"{temperatures} K"),
+        ("Several temperatures", YES if several else NO, f"{temperatures} K"),
         (f"Several starts ({STARTS} there)", YES if protocol.n >= STARTS else PARTLY if protocol.n > 1 else NO,
          f"{protocol.n} of each model at each temperature"),
         (f"Long enough ({duration(TIME)} there)", YES if protocol.time >= TIME else PARTLY,

@@ -141,7 +141,8 @@ def crash_section(
         caveats=[*left_out, *(survival.caveats if survival else ()),
                  "Speeds are of this machine with as many runs at a time as there were; LAMMPS and Python differ in "
                  "what they spend beside the potential.",
-                 "Verdicts of the observables below hold each temperature against the same AIMD."],
+                 "The observables below are of all frames, also those after a run has failed, and their verdicts hold "
+                 "each temperature against the same AIMD."],
     )
 
 
