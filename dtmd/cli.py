@@ -33,6 +33,17 @@ Fmax = Annotated[float, typer.Option(help="eV/Å: relaxed where no force on an a
 MaxSteps = Annotated[int, typer.Option(help="Of a relaxation.", min=1)]
 Optimizer = Annotated[str, typer.Option(help="bfgs, fast near a minimum, or fire, robust far from one.")]
 
+
+
+class ManyTemperatures(typer.core.TyperCommand):
+    """A command whose --temperatures takes several values, as in --temperatures 300 500 700."""
+
+    def parse_args(self, ctx, args):
+        from dtmd.crashtest.protocol import one_option_each
+
+        return super().parse_args(ctx, one_option_each(args, "--temperatures"))
+
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Machine-learned potentials trained on AIMD by rollouts, run in LAMMPS, compared with AIMD.",
@@ -337,6 +348,70 @@ def evaluate(
         console.print(note, markup=False, soft_wrap=True)
     written = write_evaluation(evaluation, models, output)
     console.print(f"wrote {', '.join(map(str, written))}", markup=False, soft_wrap=True)
+
+
+@app.command(cls=ManyTemperatures)
+def crashtest(
+    models: Annotated[list[str], typer.Argument(
+        metavar="MODEL...", help="Exported potentials, run folders, model files, or module:factory, a function that "
+        "gives any ASE calculator. NAME=MODEL gives a label.")],
+    starts: Annotated[Path, typer.Option("--starts", help="AIMD to start from and to compare with.")],
+    time: Annotated[str, typer.Option(help="Of each run, such as 100ps or 5000fs.")],
+    temperatures: Annotated[list[str], typer.Option(
+        metavar="K...", help="One or more, as 300 500 700 or 300,500,700.")] = ["300", "500", "700"],
+    n: Annotated[int, typer.Option("--n", help="Starts.", min=1)] = 12,
+    nvt: Annotated[bool, typer.Option("--nvt", help="At constant temperature, the default.")] = False,
+    nve: Annotated[bool, typer.Option("--nve", help="At constant energy.")] = False,
+    timestep: Annotated[float, typer.Option(help="fs.", min=1e-3)] = 0.5,
+    stride: Annotated[int, typer.Option(help="Steps from one written frame to the next.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Of the choice of starts, velocities and thermostat.", min=0)] = 0,
+    observables: Annotated[Optional[Path], typer.Option(help="Settings of the observables (.yaml).")] = None,
+    jobs: Annotated[Optional[int], typer.Option(help="Runs at a time; by default as cores allow.", min=1)] = None,
+    output: Annotated[Path, typer.Option("-o", help="Folder of runs and report; the same command goes on in it.")]
+    = Path("crashtest"),
+    aimd_timestep: Annotated[Optional[float], typer.Option(help="fs between frames of AIMD that does not say it.")]
+    = None,
+    allow: Allowed = None,
+) -> None:
+    """MD of several models from the same starts: how many runs survive, and the observables side by side."""
+    from dtmd.crashtest.models import models_of
+    from dtmd.crashtest.protocol import Protocol, parse_temperatures, parse_time
+    from dtmd.crashtest.report import report, summary_table, views
+    from dtmd.crashtest.runs import run_crash_test
+    from dtmd.ensemble.runs import place_to_run
+    from dtmd.ensemble.starts import choose_starts
+    from dtmd.ingest import read_aimd
+    from dtmd.launcher.display import LaunchDisplay
+    from dtmd.launcher.processes import n_cores
+    from dtmd.presentation.progress import BytesDisplay
+
+    if nvt and nve:
+        raise DtmdError("--nvt and --nve: at constant temperature or at constant energy; give one of the two")
+    protocol = Protocol(parse_temperatures(temperatures), n, parse_time(time), timestep, stride, not nve, seed)
+    aimd = read_aimd([starts], aimd_timestep, allow or [])
+    what = views(observables, aimd, protocol)
+    chosen = choose_starts(aimd, "random", n, seed, follow=0)
+    tested = models_of(models, output, lambda label: console.print(f"{label}: exporting", markup=False))
+    for model in tested:
+        model.check_elements(aimd[0].elements)
+    _log_to(output / "crashtest.log")
+    try:
+        with place_to_run("processes", output, jobs, 1, {}) as place:
+            batches, failed = run_crash_test(output, tested, chosen, protocol, place,
+                                             lambda *count: LaunchDisplay(console, *count))
+        with BytesDisplay(console, sum(batch.n_bytes for batch in batches)) as reading:
+            page, section = report(batches, protocol, what, output / "report", jobs or n_cores(), reading.read,
+                                   shlex.join(["dtmd", *sys.argv[1:]]))
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on", soft_wrap=True)
+        sys.exit(130)
+    _print_table(*summary_table(section))
+    for outcome in failed:
+        console.print(f"no result: {outcome.name}: {outcome.problem}", markup=False, soft_wrap=True)
+    console.print(f"report: {page}", soft_wrap=True)
+    if failed:
+        console.print("the same command repeats the runs without a result", soft_wrap=True)
+        sys.exit(1)
 
 
 @data.command("neighbors")

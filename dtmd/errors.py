@@ -1,4 +1,4 @@
-"""The one exception that carries a message for the user."""
+"""The exceptions that carry a message for the user."""
 
 
 class DtmdError(Exception):
@@ -6,3 +6,11 @@ class DtmdError(Exception):
 
     The command line prints the message without a traceback and exits with code 2.
     """
+
+
+class ProgramFailed(DtmdError):
+    """A program that was run failed; `code` is its exit code, that of the signal that ended it negative."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code

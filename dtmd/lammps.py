@@ -63,13 +63,13 @@ def held_atoms_lines(trajectory: Trajectory) -> str:
     held = trajectory.fixed.all(axis=1)
     lines, partly = [], trajectory.fixed.any(axis=1) & ~held
     if held.any():
-        lines += [f"group held id {_ranges(np.flatnonzero(held) + 1)}", "fix held held setforce 0.0 0.0 0.0"]
+        lines += [f"group held id {id_ranges(np.flatnonzero(held) + 1)}", "fix held held setforce 0.0 0.0 0.0"]
     if partly.any():
-        lines.append(f"# held in some directions only, and not here: {_ranges(np.flatnonzero(partly) + 1)}")
+        lines.append(f"# held in some directions only, and not here: {id_ranges(np.flatnonzero(partly) + 1)}")
     return "\n".join(lines)
 
 
-def _ranges(ids: np.ndarray) -> str:
+def id_ranges(ids: np.ndarray) -> str:
     """Ascending ids as LAMMPS takes them, such as "1:16 20"."""
     runs = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
     return " ".join(str(run[0]) if len(run) == 1 else f"{run[0]}:{run[-1]}" for run in runs)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dtmd.children import die_with_parent, ending
-from dtmd.errors import DtmdError
+from dtmd.errors import DtmdError, ProgramFailed
 from dtmd.plugin import environment_program
 
 OUTPUT = "lmp.out"
@@ -41,7 +41,8 @@ def run_lammps(
         What `lmp` printed.
 
     Raises:
-        DtmdError: `lmp` failed, with its message or the end of what it printed; or took too long.
+        ProgramFailed: `lmp` failed, with its message or the end of what it printed.
+        DtmdError: it took too long.
     """
     if program:
         command = [str(program)]
@@ -67,7 +68,8 @@ def run_lammps(
         raise DtmdError(f"LAMMPS did not end within {timeout:g} s; what it printed: {output}") from error
     text = output.read_text(errors="replace")
     if done.returncode != 0:
-        raise DtmdError(f"LAMMPS failed: {_reason(done.returncode, text)}\n  all that it printed: {output}")
+        raise ProgramFailed(f"LAMMPS failed: {_reason(done.returncode, text)}\n  all that it printed: {output}",
+                            done.returncode)
     return text
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +16,9 @@ from ase.calculators.abc import GetPropertiesMixin
 from dtmd.calculator import DtmdCalculator
 from dtmd.checkpoint import MODEL, file_of
 from dtmd.errors import DtmdError
+from dtmd.factories import is_factory, made_by_factory, told
 
 _LABELLED = re.compile(r"([\w.+-]+)=(.+)")
-_FACTORY = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class NamedCalculator:
         except DtmdError:
             raise
         except Exception as error:  # calculators of others fail with exceptions of any kind
-            raise DtmdError(f"{self.label}: the calculator {self.named} failed ({_told(error)})") from error
+            raise DtmdError(f"{self.label}: the calculator {self.named} failed ({told(error)})") from error
 
     def _one_by_one(self, atoms: Atoms, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         moved = atoms.copy()
@@ -109,6 +106,15 @@ def named_calculators(texts: Sequence[str], precision: torch.dtype | None = None
     Raises:
         DtmdError: no such file, not a model, a module or factory that cannot be used, or one label twice.
     """
+    return [_calculator(label, named, precision) for label, named in labelled(texts)]
+
+
+def labelled(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """The label and the name of each of the models that the user names as for `named_calculators`.
+
+    Raises:
+        DtmdError: one label twice.
+    """
     parted = [_label_and_name(text) for text in texts]
     labels = [label or _default_label(named) for label, named in parted]
     if len(set(map(slug, labels))) < len(labels):
@@ -117,7 +123,7 @@ def named_calculators(texts: Sequence[str], precision: torch.dtype | None = None
     twice = next((label for k, label in enumerate(labels) if slugs[k] in slugs[:k]), None)
     if twice:
         raise DtmdError(f"{twice}: is given twice; give each model once, or labels of their own: NAME=MODEL")
-    return [_calculator(label, named, precision) for label, (_, named) in zip(labels, parted, strict=True)]
+    return [(label, named) for label, (_, named) in zip(labels, parted, strict=True)]
 
 
 def _label_and_name(text: str) -> tuple[str | None, str]:
@@ -125,51 +131,14 @@ def _label_and_name(text: str) -> tuple[str | None, str]:
     return (labelled[1], labelled[2]) if labelled and not Path(text).exists() else (None, text)
 
 
-def _is_factory(named: str) -> bool:
-    return bool(_FACTORY.fullmatch(named)) and not Path(named).exists()
-
-
 def _default_label(named: str) -> str:
-    if _is_factory(named):
+    if is_factory(named):
         return named
     return short_label(file_of(Path(named)).resolve())
 
 
 def _calculator(label: str, named: str, precision: torch.dtype | None) -> NamedCalculator:
-    if _is_factory(named):
-        return NamedCalculator(label, named, _made_by_factory(named))
+    if is_factory(named):
+        return NamedCalculator(label, named, made_by_factory(named))
     calculator = DtmdCalculator(named, precision=precision)
     return NamedCalculator(label, named, calculator, calculator.path, calculator.closest_pairs)
-
-
-def _made_by_factory(named: str) -> GetPropertiesMixin:
-    module_name, name = _FACTORY.fullmatch(named).groups()
-    factory = _factory(named, module_name, name)
-    try:
-        calculator = factory()
-    except Exception as error:  # the factory is the user's
-        raise DtmdError(f"{named}: {name}() failed ({_told(error)})") from error
-    if not isinstance(calculator, GetPropertiesMixin):
-        raise DtmdError(f"{named}: {name}() gave a {type(calculator).__name__}, not an ASE calculator")
-    return calculator
-
-
-def _factory(named: str, module_name: str, name: str) -> Callable[[], Any]:
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise DtmdError(f"{named}: no module {error.name} in {here} or among the installed packages") from error
-    except Exception as error:  # the module is the user's
-        raise DtmdError(f"{named}: the module {module_name} cannot be imported ({_told(error)})") from error
-    finally:
-        sys.path.remove(here)
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        raise DtmdError(f"{named}: {module.__file__} has no function {name}")
-    return factory
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"

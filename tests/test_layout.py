@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "dtmd"
 
 LAYERS = """
 errors units resources children pieces
-files trajectory memory
+files trajectory memory factories
 presentation
 models store launcher
 structures config
@@ -35,6 +35,7 @@ doctor other_lammps
 observables
 comparison_report evaluation ensemble
 comparison
+crashtest
 cli
 __main__
 """
