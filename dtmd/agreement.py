@@ -19,6 +19,10 @@ from dtmd.potential import Potential, predict
 from dtmd.structures import Structures
 from dtmd.trajectory import Trajectory
 
+TOLERANCE = 1e-9
+"""A deviation below it is rounding; relative, in double precision."""
+
+_TIME_LIMIT = 120.0  # s, of each run; a broken MPI may hang instead of failing
 _CELL = np.array([[6.0, 0.0, 0.0], [1.0, 7.0, 0.0], [-1.0, 0.5, 8.0]])  # Å, smaller than twice the cutoff
 _INPUT = """
 {first}
@@ -32,14 +36,11 @@ write_dump all custom forces.txt id fx fy fz modify sort id format float %.17g
 """
 
 
-def deviations(
-    ranks: Sequence[int], timeout: float, program: Path | None = None, library: Path | None = None
-) -> list[float]:
+def deviations(ranks: Sequence[int], program: Path | None = None, library: Path | None = None) -> list[float]:
     """Largest difference of energy and forces between LAMMPS and Python, relative to the largest of them.
 
     Args:
         ranks: numbers of MPI ranks to run on, one after the other.
-        timeout: seconds for each run.
         program: another `lmp` than that of this environment, on one rank.
         library: the plugin that it is to load.
 
@@ -58,7 +59,7 @@ def deviations(
         (folder / "in.step0").write_text(_INPUT.format(
             first=f"plugin load {library}" if library else "",
             pair=pair_coeff_lines("model.lammps.pt", potential.elements)))
-        found = [_in_lammps(folder, n, timeout, program) for n in ranks]
+        found = [_in_lammps(folder, n, program) for n in ranks]
         return [float(np.abs(values - expected).max() / np.abs(expected).max()) for values in found]
 
 
@@ -86,7 +87,7 @@ def _as_trajectory(structures: Structures, positions: torch.Tensor) -> Trajector
     )
 
 
-def _in_lammps(folder: Path, ranks: int, timeout: float, program: Path | None) -> np.ndarray:
-    run_lammps("in.step0", {}, cwd=folder, ranks=ranks, timeout=timeout, program=program)
+def _in_lammps(folder: Path, ranks: int, program: Path | None) -> np.ndarray:
+    run_lammps("in.step0", {}, cwd=folder, ranks=ranks, timeout=_TIME_LIMIT, program=program)
     energy = np.loadtxt(folder / "energy.txt")
     return np.append(energy, np.loadtxt(folder / "forces.txt", skiprows=9)[:, 1:])

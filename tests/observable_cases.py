@@ -8,6 +8,7 @@ from dtmd.observables.statistics import frame_weights
 from dtmd.trajectory import Trajectory
 
 SKEWED = np.array([[9.0, 0.0, 0.0], [4.0, 8.0, 0.0], [-2.0, 3.0, 7.0]])
+HEXAGONAL = np.array([[12.3, 0, 0], [-6.15, 10.652112, 0], [0, 0, 14.0]])
 
 
 def trajectory(positions, numbers, cell=SKEWED, pbc=(True, True, True), dt=0.5, **others) -> Trajectory:
@@ -19,6 +20,12 @@ def trajectory(positions, numbers, cell=SKEWED, pbc=(True, True, True), dt=0.5, 
         cells=np.broadcast_to(cell, (n_frames, 3, 3)), times=others.pop("times", dt * np.arange(n_frames)),
         positions=positions, **others,
     )
+
+
+def free(positions, numbers, masses, times, **others) -> Trajectory:
+    """Frames (T, N, 3) without a cell."""
+    return trajectory(positions, numbers, np.zeros((3, 3)), (False,) * 3, masses=np.asarray(masses),
+                      times=np.asarray(times, dtype=float), **others)
 
 
 def wandering(seed, n_frames=30, n_atoms=6, numbers=(1, 1, 1, 6, 6, 46), scale=0.15, **others) -> Trajectory:

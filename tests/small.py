@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dtmd.checkpoint import ModelFile, ProbeFrames, save_model
 from dtmd.ingest import read_aimd
 from dtmd.models.egnn import EGNNConfig
 from dtmd.potential import Potential
@@ -34,6 +35,18 @@ def real_points(potential: Potential, n_points: int, length: int) -> Points:
     """Subsequences of the embedded test trajectories."""
     points = Subsequences(example(), potential, length, stride=7)
     return points.batch(points.spread(n_points), CPU)
+
+
+def model_file(potential: Potential, **metadata) -> ModelFile:
+    """The potential with two embedded frames to check it on."""
+    start = real_points(potential, 2, 1).start
+    return ModelFile(potential, ProbeFrames(start.structures, start.positions), metadata)
+
+
+def saved(potential: Potential, path: Path, **metadata) -> Path:
+    """Write the model file; returns its path."""
+    save_model(model_file(potential, **metadata), path)
+    return path
 
 
 def structures_of(species: list[int], cell: np.ndarray, pbc: tuple[bool, bool, bool]) -> Structures:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import ase.io
 import numpy as np
@@ -256,17 +257,8 @@ def test_groups_of_atoms():
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, capsys):
-    """`dtmd analyze harmonic` in the test's folder, in this process: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["dtmd", "analyze", "harmonic", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return stopped.value.code, *capsys.readouterr()
-
-    return call
+def run(dtmd_here):
+    return partial(dtmd_here, "analyze", "harmonic")
 
 
 def test_the_command(run, tmp_path, hydrogen):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import ase.io
 import numpy as np
@@ -12,7 +13,6 @@ from ase.build import fcc111, graphene, molecule
 from ase.calculators.lj import LennardJones
 from test_analysis_harmonic import free, holding
 
-from dtmd import cli
 from dtmd.analysis.scan import bond_path, group_path, scan, too_near
 from dtmd.analysis.scan_report import scan_notes, scan_table
 from dtmd.analysis.structures import RelaxationSettings
@@ -188,17 +188,8 @@ def test_held_atoms_stay_where_the_rest_is_relaxed():
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, capsys):
-    """`dtmd analyze scan` in the test's folder, in this process: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["dtmd", "analyze", "scan", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return stopped.value.code, *capsys.readouterr()
-
-    return call
+def run(dtmd_here):
+    return partial(dtmd_here, "analyze", "scan")
 
 
 def test_the_command(run, tmp_path):

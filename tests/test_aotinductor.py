@@ -11,40 +11,35 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from lammps_cases import MEASURE, PRINT_ENERGY, WIDE, frames, head, measured, run
+from lammps_cases import (
+    MEASURE, PRINT_ENERGY, WIDE, assert_the_real_frame_has_the_numbers_of_python, close, frames, head, measured, run,
+    start_from,
+)
 from model_cases import potential_of, real_frame
-from small import example, real_points, small_potential
-from test_lammps_ranks import by_atom, close
+from small import example, saved, small_potential
 from toys import crystal
 from typer.testing import CliRunner
 
 import dtmd.export
 from dtmd import artefact, cli
 from dtmd.aotinductor import graphs_of, run_pieces
-from dtmd.checkpoint import ModelFile, ProbeFrames, load_model, save_model
+from dtmd.checkpoint import load_model
 from dtmd.compilation import traced
 from dtmd.errors import DtmdError
 from dtmd.export import export_aotinductor, export_torchscript
 from dtmd.info import describe
 from dtmd.lammps import write_start
 from dtmd.neighbors import Edges
-from dtmd.potential import Potential
-from dtmd.trajectory import Trajectory
 
 PERIODIC = (True, True, True)
-
-
-def write_model(potential: Potential, folder: Path) -> Path:
-    start = real_points(potential, 2, 1).start
-    save_model(ModelFile(potential, ProbeFrames(start.structures, start.positions), {}), folder / "model.pt")
-    return folder / "model.pt"
+REAL = Atoms("HCPd", pbc=True)
 
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
     """The folder of a model, exported both ways; compiling takes most of the time of this file."""
     folder = tmp_path_factory.mktemp("compiled")
-    model = write_model(small_potential(), folder)
+    model = saved(small_potential(), folder / "model.pt")
     export_torchscript(model)
     export_aotinductor(model)
     return folder
@@ -54,29 +49,8 @@ def head_of(folder: Path, atoms: Atoms, suffix: str = "pt2") -> str:
     return head(atoms).replace("model.lammps.pt", str(folder / f"model.lammps.{suffix}"))
 
 
-def start_from(folder: Path, atoms: Atoms, speed: float = 0.0) -> None:
-    velocities = np.random.default_rng(1).normal(0, 1, (len(atoms), 3)) * speed
-    write_start(Trajectory(
-        numbers=atoms.numbers, masses=atoms.get_masses(), pbc=atoms.pbc, cells=atoms.cell.array[None],
-        times=np.zeros(1), positions=atoms.positions[None], velocities=velocities[None],
-    ), 0, folder / "start.data")
-
-
-def assert_lammps_gives_the_numbers_of_python(folder: Path, potential: Potential, model: Path, tolerance: float):
-    write_start(example()[0], 100, folder / "start.data")
-    expected = by_atom(potential)
-    text = head_of(model, Atoms("HCPd", pbc=True)) + MEASURE.format(stride=1) + "run 0\n" + PRINT_ENERGY
-    for ranks in (1, 2, 3):
-        output = run(folder, text, ranks)
-        got = frames(folder, 57)[0][:, 8:]
-        for columns in (slice(0, 3), slice(3, 4), slice(4, 10)):
-            largest = np.abs(expected[:, columns]).max()
-            np.testing.assert_allclose(got[:, columns], expected[:, columns], rtol=0, atol=tolerance * largest)
-        np.testing.assert_allclose(measured(output)[0], expected[:, 3].sum(), rtol=tolerance)
-
-
 def test_forces_energies_and_stresses_of_atoms_are_those_of_python(plugin, compiled, tmp_path):
-    assert_lammps_gives_the_numbers_of_python(tmp_path, small_potential(), compiled, 1e-9)
+    assert_the_real_frame_has_the_numbers_of_python(tmp_path, small_potential(), head_of(compiled, REAL), 1e-9)
 
 
 RUNS = {
@@ -209,7 +183,7 @@ def test_the_file_says_what_it_is(compiled):
 
 
 def test_without_a_compiler_or_for_another_machine_it_is_refused(tmp_path, monkeypatch):
-    model = write_model(small_potential(), tmp_path)
+    model = saved(small_potential(), tmp_path / "model.pt")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "which", lambda name: None)
         with pytest.raises(DtmdError, match="no C\\+\\+ compiler is found .*--format torchscript"):
@@ -227,7 +201,7 @@ def test_the_command_line_knows_the_formats(tmp_path):
 
 @pytest.mark.slow
 def test_what_cannot_be_traced_is_refused(tmp_path):
-    model = write_model(potential_of("mace"), tmp_path)
+    model = saved(potential_of("mace"), tmp_path / "model.pt")
     with pytest.raises(DtmdError, match="mace cannot be compiled; export it with --format torchscript"):
         export_aotinductor(model)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
@@ -238,17 +212,17 @@ def test_what_cannot_be_traced_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["egnn", "painn", "visnet"])
 def test_every_architecture_in_machine_code(plugin, tmp_path, name, precision, tolerance):
     potential = potential_of(name, precision)
-    export_aotinductor(write_model(potential, tmp_path))
-    assert_lammps_gives_the_numbers_of_python(tmp_path, potential, tmp_path, tolerance)
+    export_aotinductor(saved(potential, tmp_path / "model.pt"))
+    assert_the_real_frame_has_the_numbers_of_python(tmp_path, potential, head_of(tmp_path, REAL), tolerance)
 
 
 @pytest.mark.slow
 def test_a_pooled_readout_has_the_energy_of_python(plugin, tmp_path):
     potential = small_potential(readout="pooled")
-    model = export_aotinductor(write_model(potential, tmp_path))
+    model = export_aotinductor(saved(potential, tmp_path / "model.pt"))
     structures, positions = real_frame()
     write_start(example()[0], 100, tmp_path / "start.data")
-    output = run(tmp_path, head_of(tmp_path, Atoms("HCPd", pbc=True)) + "run 0\n" + PRINT_ENERGY)
+    output = run(tmp_path, head_of(tmp_path, REAL) + "run 0\n" + PRINT_ENERGY)
     edges = Edges(structures, potential.config.cutoff, 0.1).at(positions)
     expected = dtmd.export.predict_with_virial(potential, structures, positions, edges).energies
     np.testing.assert_allclose(measured(output)[0], expected, rtol=1e-10)

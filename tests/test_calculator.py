@@ -7,10 +7,9 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
-from small import example, real_points, small_potential
+from small import example, saved, small_potential
 
 from dtmd.calculator import DtmdCalculator
-from dtmd.checkpoint import ModelFile, ProbeFrames, save_model
 from dtmd.errors import DtmdError
 from dtmd.export import export_torchscript
 from dtmd.lammps import pair_coeff_lines, write_start
@@ -29,9 +28,7 @@ print "$(pe:%.17g) $(c_p:%.17g)" file out.txt
 
 
 def write_model(folder, precision=torch.float64, **config):
-    potential = small_potential(precision=precision, **config)
-    start = real_points(potential, 2, 1).start
-    save_model(ModelFile(potential, ProbeFrames(start.structures, start.positions), {}), folder / "model.pt")
+    saved(small_potential(precision=precision, **config), folder / "model.pt")
     return folder
 
 

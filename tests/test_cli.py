@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from small import AIMD, real_points, small_potential
+from small import AIMD, saved, small_potential
 
-from dtmd.checkpoint import ModelFile, ProbeFrames, save_model
 from dtmd.plugin import environment_program
 
 INPUTS = AIMD.parent
@@ -83,9 +82,7 @@ def test_ingest_store_and_views(tmp_path):
 
 def test_from_model_to_report(plugin, tmp_path):
     """export, start, lmp with the input of the example, compare."""
-    potential = small_potential(precision=torch.float32)
-    start = real_points(potential, 2, 1).start
-    save_model(ModelFile(potential, ProbeFrames(start.structures, start.positions), {}), tmp_path / "model.pt")
+    saved(small_potential(precision=torch.float32), tmp_path / "model.pt")
     exported = dtmd("export", "model.pt", cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
     assert "pair_coeff * * model.lammps.pt H C Pd" in exported.stdout

@@ -56,7 +56,7 @@ def test_lammps_that_is_not_installed():
 
 
 def test_lammps_that_differs_from_python(monkeypatch):
-    monkeypatch.setattr("dtmd.agreement.deviations", lambda ranks, timeout: [1e-14, 0.3])
+    monkeypatch.setattr("dtmd.agreement.deviations", lambda ranks: [1e-14, 0.3])
     finding = doctor._agreement()
     assert not finding.ok and "1e-14 on 1 rank, 3e-01 on 2 ranks" in finding.value
     assert "dtmd build-plugin" in finding.remedy

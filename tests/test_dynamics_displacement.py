@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from observable_cases import free, gather
 
 from dtmd.ingest import read_aimd
 from dtmd.observables.displacement import LAGS_PER_LEVEL, MeanSquareDisplacement, SquareDisplacements
 from dtmd.observables.observable import NotApplicable
 from dtmd.observables.section import Verdict
-from dtmd.trajectory import Trajectory
 
 AIMD = Path(__file__).parents[1] / "inputs" / "aimd"
 BLOCKS = pytest.mark.parametrize("block", [1, 13, 100000])
@@ -18,18 +18,12 @@ BLOCKS = pytest.mark.parametrize("block", [1, 13, 100000])
 
 def trajectory(positions, dt=1.0, source="run", **settings):
     n_frames, n_atoms = positions.shape[:2]
-    return Trajectory(
-        numbers=np.repeat([1, 6], n_atoms // 2), masses=np.repeat([1.008, 12.011], n_atoms // 2),
-        pbc=np.zeros(3, bool), cells=np.zeros((n_frames, 3, 3)), times=dt * np.arange(n_frames), positions=positions,
-        source=source, **settings,
-    )
+    return free(positions, np.repeat([1, 6], n_atoms // 2), np.repeat([1.008, 12.011], n_atoms // 2),
+                dt * np.arange(n_frames), source=source, **settings)
 
 
-def result(run, block=1000, observable=None):
-    accumulator = (observable or MeanSquareDisplacement()).start(run.window(0, 1))
-    for k in range(0, len(run), block):
-        accumulator.add(run.window(k, min(k + block, len(run))), np.ones(block))
-    return accumulator.result()
+def result(run, block=1000):
+    return gather(MeanSquareDisplacement(), run, [block])
 
 
 def centred(positions, masses):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from observable_cases import free, gather
 
 from dtmd import units
 from dtmd.ingest import read_aimd
@@ -14,7 +15,6 @@ from dtmd.observables.section import Verdict
 from dtmd.observables.series import LONGEST_CURVE
 from dtmd.observables.statistics import Estimate, difference, frame_weights
 from dtmd.observables.temperature import Temperature, mean_temperature
-from dtmd.trajectory import Trajectory
 
 AIMD = Path(__file__).parents[1] / "inputs" / "aimd"
 
@@ -22,21 +22,8 @@ AIMD = Path(__file__).parents[1] / "inputs" / "aimd"
 def run(times, energies, velocities=None, source="run"):
     n_frames = len(times)
     velocities = np.zeros((n_frames, 2, 3)) if velocities is None else velocities
-    return Trajectory(
-        numbers=np.array([6, 6]), masses=np.full(2, 12.0), pbc=np.zeros(3, bool), cells=np.zeros((n_frames, 3, 3)),
-        times=np.asarray(times, dtype=float), positions=np.zeros((n_frames, 2, 3)), velocities=velocities,
-        energies=np.asarray(energies, dtype=float), source=source,
-    )
-
-
-def result(observable, trajectory, block):
-    """The run in blocks of so many frames."""
-    accumulator = observable.start(trajectory.window(0, min(block, len(trajectory))))
-    weights = frame_weights(trajectory.times)
-    for k in range(0, len(trajectory), block):
-        stop = min(k + block, len(trajectory))
-        accumulator.add(trajectory.window(k, stop), weights[k:stop])
-    return accumulator.result()
+    return free(np.zeros((n_frames, 2, 3)), [6, 6], [12.0, 12.0], times, velocities=velocities,
+                energies=np.asarray(energies, dtype=float), source=source)
 
 
 def swinging(n_frames=400, slope=0.0, seed=0):
@@ -55,10 +42,10 @@ def real():
 @pytest.mark.parametrize("block", [1, 7, 1000])
 def test_real_runs_in_blocks_give_the_numbers_of_the_whole(real, block):
     for trajectory in real:
-        found = result(EnergyConservation(), trajectory, block)
+        found = gather(EnergyConservation(), trajectory, [block])
         assert found.conservation == conservation(trajectory)
         np.testing.assert_array_equal(found.change, total_energy_change(trajectory))
-        temperature = result(Temperature(), trajectory, block)
+        temperature = gather(Temperature(), trajectory, [block])
         mean, error = mean_temperature(trajectory)
         assert temperature.mean.value == mean
         assert temperature.mean.high - mean == pytest.approx(1.96 * error, rel=1e-4)
@@ -75,7 +62,8 @@ def test_drift_ratio_of_a_line():
 
 def test_conserving_runs_agree_and_drifting_ones_differ():
     observable = EnergyConservation()
-    good, bad = ([result(observable, swinging(slope=slope, seed=k)[0], 50) for k in range(3)] for slope in (1e-9, 1e-2))
+    good, bad = ([gather(observable, swinging(slope=slope, seed=k)[0], [50]) for k in range(3)]
+                 for slope in (1e-9, 1e-2))
     row = observable.compare({"good": good, "bad": bad, "alone": good[:1]}, []).rows[0]
     assert row.verdict == {"good": Verdict.AGREES, "bad": Verdict.DIFFERS, "alone": Verdict.UNDECIDED}
     assert row.aimd is None and row.difference == {}
@@ -86,13 +74,13 @@ def test_a_run_that_blows_up_is_told_of_up_to_there():
     energies = trajectory.energies.copy()
     energies[300] = np.nan
     observable = EnergyConservation()
-    found = result(observable, replace(trajectory, energies=energies), 64)
+    found = gather(observable, replace(trajectory, energies=energies), [64])
     assert found.ended == 150.0 and found.conservation == conservation(trajectory.window(0, 300))
     section = observable.compare({"MD": [found]}, [])
     assert section.rows[0].verdict == {"MD": Verdict.DIFFERS}
     assert any("from 150 fs on" in caveat for caveat in section.caveats)
     with pytest.raises(NotApplicable, match="fewer than two frames"):
-        result(observable, replace(trajectory, energies=np.full(400, np.inf)), 64)
+        gather(observable, replace(trajectory, energies=np.full(400, np.inf)), [64])
 
 
 def test_what_a_run_lacks_is_said():
@@ -104,24 +92,21 @@ def test_what_a_run_lacks_is_said():
 
 
 def test_curves_are_thinned():
-    found = result(EnergyConservation(), swinging(n_frames=9001)[0], 512)
+    found = gather(EnergyConservation(), swinging(n_frames=9001)[0], [512])
     assert len(found.times) == len(found.change) <= LONGEST_CURVE and found.times[1] == 2.5
 
 
 def warm(temperature, seed, n_frames=300, n_atoms=200):
     scale = np.sqrt(units.BOLTZMANN * temperature / (12.0 * units.KINETIC))
     velocities = np.random.default_rng(seed).normal(scale=scale, size=(n_frames, n_atoms, 3))
-    return Trajectory(
-        numbers=np.full(n_atoms, 6), masses=np.full(n_atoms, 12.0), pbc=np.zeros(3, bool),
-        cells=np.zeros((n_frames, 3, 3)), times=np.arange(n_frames) * 1.0, positions=np.zeros_like(velocities),
-        velocities=velocities, source=f"{temperature} K, {seed}",
-    )
+    return free(np.zeros_like(velocities), np.full(n_atoms, 6), np.full(n_atoms, 12.0), np.arange(n_frames),
+                velocities=velocities, source=f"{temperature} K, {seed}")
 
 
 def test_temperatures_are_judged_by_their_difference():
     observable = Temperature(tolerance=0.05)
     same, hot, aimd = (
-        [result(observable, warm(t, seed), 64) for seed in range(first, first + 3)]
+        [gather(observable, warm(t, seed), [64]) for seed in range(first, first + 3)]
         for t, first in ((300.0, 0), (400.0, 10), (300.0, 20))
     )
     row = observable.compare({"same": same, "hot": hot, "alone": same[:1]}, aimd).rows[0]

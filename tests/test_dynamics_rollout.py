@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from observable_cases import gather
 
 from dtmd.ingest import read_aimd
 from dtmd.observables.observable import NotApplicable
@@ -29,20 +30,13 @@ def started(reference, frame, error, source, n_frames=100, drift=0.0):
                    forces=part.forces + error, source=source)
 
 
-def result(observable, run, block=1000):
-    accumulator = observable.start(run.window(0, 1))
-    for k in range(0, len(run), block):
-        accumulator.add(run.window(k, min(k + block, len(run))), np.ones(block))
-    return accumulator.result()
-
-
 @pytest.mark.parametrize("block", [1, 7, 1000])
 def test_blocks_give_the_numbers_of_whole_runs(aimd, block):
     runs = [started(aimd[0], 40, 0.1, "a", drift=1e-3), started(aimd[1], 150, 0.3, "b", n_frames=120)]
     expected, left_out = compare_rollouts(runs, aimd, 1e-3, {}, seed=0)
     assert left_out == []
     observable = RolloutError(aimd)
-    found = [result(observable, run, block) for run in runs]
+    found = [gather(observable, run, [block]) for run in runs]
     for own, theirs in zip(found, expected.runs, strict=True):
         assert (own.source, own.reference, own.start, own.rollout.n_even) == (
             theirs.source, theirs.reference, theirs.start, theirs.rollout.n_even)
@@ -60,11 +54,11 @@ def test_models_are_paired_over_the_same_starts(aimd):
     observable = RolloutError(aimd)
     starts = [(0, 0), (0, 50), (1, 20), (1, 120)]
     spread = (0.1, 0.5, 0.2, 0.9)  # the starts differ far more than the models
-    one, two = ([result(observable, started(aimd[k], frame, error + more, f"{name} {k} {frame}"))
+    one, two = ([gather(observable, started(aimd[k], frame, error + more, f"{name} {k} {frame}"))
                  for (k, frame), error in zip(starts, spread, strict=True)]
                 for name, more in (("one", 0.0), ("two", 0.02)))
     section = observable.compare({"one": one, "two": two[1:], "elsewhere": [
-        result(observable, started(aimd[0], 77, 0.1, "elsewhere"))]}, [])
+        gather(observable, started(aimd[0], 77, 0.1, "elsewhere"))]}, [])
     row = next(row for row in section.rows if "less that of one" in row.quantity)
     assert list(row.md) == ["two"] and row.note == "two: 3 starts in common; elsewhere: 0 starts in common"
     assert row.md["two"].value == pytest.approx(3 * 0.02)
@@ -75,7 +69,7 @@ def test_models_are_paired_over_the_same_starts(aimd):
 
 def test_the_time_at_which_a_run_leaves_the_reference(aimd):
     observable = RolloutError(aimd, leaves=0.0202)
-    leaves, stays = (result(observable, started(aimd[0], 0, 0.1, name, drift=drift), 9)
+    leaves, stays = (gather(observable, started(aimd[0], 0, 0.1, name, drift=drift), [9])
                      for name, drift in (("leaves", 1e-3), ("stays", 1e-6)))
     section = observable.compare({"MD": [leaves, stays]}, [])
     row = next(row for row in section.rows if row.quantity.startswith("time until the RMSD passes 0.0202 Å"))
@@ -87,9 +81,9 @@ def test_a_run_that_breaks_counts_up_to_there_and_is_named(aimd):
     run = started(aimd[0], 0, 0.1, "broken")
     run.forces[60:, 3] = np.nan
     observable = RolloutError(aimd)
-    found = result(observable, run, 13)
+    found = gather(observable, run, [13])
     assert (found.rollout.n_even, found.rollout.ended) == (59, 30.0) and found.mepa == pytest.approx(0.3)
-    section = observable.compare({"MD": [found, result(observable, started(aimd[1], 0, 0.1, "whole"))]}, [])
+    section = observable.compare({"MD": [found, gather(observable, started(aimd[1], 0, 0.1, "whole"))]}, [])
     assert "59 steps" in section.rows[0].quantity and any("broken: not finite" in text for text in section.caveats)
 
 
@@ -103,7 +97,7 @@ def test_only_what_the_reference_covers_is_kept(aimd):
         velocities=np.concatenate([whole.velocities] * 3),
         forces=np.concatenate([whole.forces, *[np.full_like(whole.forces, np.nan)] * 2]), source="long",
     )
-    found = result(RolloutError(aimd), long, 17)
+    found = gather(RolloutError(aimd), long, [17])
     assert len(found.rollout.times) == 120 and found.rollout.ended is None and found.mepa == pytest.approx(0.3)
 
 
@@ -117,9 +111,9 @@ def test_runs_that_cannot_be_followed_say_why(aimd):
     with pytest.raises(NotApplicable, match="on no AIMD frame"):
         observable.start(replace(run, positions=run.positions + np.random.default_rng(0).normal(size=(57, 3))))
     with pytest.raises(NotApplicable, match="no frame after its start"):
-        result(observable, run.window(0, 1))
+        gather(observable, run.window(0, 1))
     given = RolloutError(aimd, starts={"run": (aimd[1].source, 5)})
-    assert result(given, run).start.frame == 5
+    assert gather(given, run).start.frame == 5
 
 
 def test_runs_of_another_spacing_are_left_out_and_named(aimd):
@@ -129,6 +123,6 @@ def test_runs_of_another_spacing_are_left_out_and_named(aimd):
     every = np.arange(0, 100, 2)
     coarse = replace(coarse, times=coarse.times[every], cells=coarse.cells[every], positions=coarse.positions[every],
                      velocities=coarse.velocities[every], forces=coarse.forces[every], energies=coarse.energies[every])
-    section = observable.compare({"a": [result(observable, run)], "b": [result(observable, coarse)]}, [])
+    section = observable.compare({"a": [gather(observable, run)], "b": [gather(observable, coarse)]}, [])
     assert list(section.rows[0].md) == ["a"]
     assert "coarse: left out, as its frames are 1 fs apart, those of fine 0.5 fs" in section.caveats

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from observable_cases import free, gather
 
 from dtmd import units
 from dtmd.ingest import read_aimd
@@ -15,19 +16,14 @@ from dtmd.observables.spectrum import (
     Spectrum, density_of_states, overlap, peak_positions, resolution, wavenumbers,
 )
 from dtmd.observables.vacf import LaggedProducts
-from dtmd.trajectory import Trajectory
 
 AIMD = Path(__file__).parents[1] / "inputs" / "aimd"
 BLOCKS = pytest.mark.parametrize("block", [1, 13, 100000])
 
 
 def trajectory(times, velocities, numbers, source="run"):
-    n_frames, n_atoms = velocities.shape[:2]
-    return Trajectory(
-        numbers=np.asarray(numbers), masses=np.where(np.asarray(numbers) == 1, 1.008, 12.011), pbc=np.zeros(3, bool),
-        cells=np.zeros((n_frames, 3, 3)), times=np.asarray(times, dtype=float), positions=np.zeros_like(velocities),
-        velocities=velocities, source=source,
-    )
+    masses = np.where(np.asarray(numbers) == 1, 1.008, 12.011)
+    return free(np.zeros_like(velocities), numbers, masses, times, velocities=velocities, source=source)
 
 
 def oscillators(lines, n_frames=4000, dt=1.0, temperature=300.0, n_atoms=30, seed=0, source="run"):
@@ -40,13 +36,6 @@ def oscillators(lines, n_frames=4000, dt=1.0, temperature=300.0, n_atoms=30, see
     phases = 2 * np.pi * (frequency[:, None] * times[:, None, None] + rng.random((2 * n_atoms, 3)))
     amplitude = np.sqrt(2 * units.BOLTZMANN * temperature / (masses * units.KINETIC))
     return trajectory(times, amplitude[:, None] * np.cos(phases), numbers, source)
-
-
-def result(observable, run, block=1000):
-    accumulator = observable.start(run.window(0, 1))
-    for k in range(0, len(run), block):
-        accumulator.add(run.window(k, min(k + block, len(run))), np.ones(block))
-    return accumulator.result()
 
 
 @BLOCKS
@@ -90,7 +79,7 @@ def test_even_stretches_are_cut_where_the_spacing_changes(block):
 
 def test_oscillators_have_their_line_and_every_degree_of_freedom():
     run = oscillators((3000.0, 800.0))
-    found = result(Spectrum(), run)
+    found = gather(Spectrum(), run)
     at = wavenumbers(found.depth, 0.5 * units.WAVENUMBER / found.spacing)
     spectra = density_of_states(found, found.depth, at)
     for spectrum, line in zip(spectra, (3000.0, 800.0), strict=True):
@@ -107,7 +96,7 @@ def test_oscillators_have_their_line_and_every_degree_of_freedom():
 def test_real_aimd_in_blocks(block):
     """Against the double sum over the frames of one real run."""
     run = read_aimd([AIMD / "test"])[0]
-    found = result(Spectrum(), run, block)
+    found = gather(Spectrum(), run, [block])
     assert (found.elements, found.spacing, found.duration, found.n_freedom) == (["H", "C", "Pd"], 0.5, 159.5, 168)
     assert found.values.shape == (3, 160)
     for lag in (0, 1, 57, 159):
@@ -132,13 +121,13 @@ def test_uneven_dumps_use_the_stretch_that_resolves_or_say_why_not():
     run = oscillators((3000.0, 800.0), n_frames=3000)
     dense_then_sparse = np.concatenate([np.arange(0, 400), np.arange(400, 3000, 20)])
     picked = trajectory(run.times[dense_then_sparse], run.velocities[dense_then_sparse], run.numbers)
-    found = result(Spectrum(), picked, 37)
+    found = gather(Spectrum(), picked, [37])
     assert (found.spacing, found.duration) == (1.0, 400.0)
     at = wavenumbers(found.depth, 4500.0)
     assert peak_positions(density_of_states(found, found.depth, at)[0], at) == pytest.approx([3000.0], abs=5.0)
     sparse = trajectory(run.times[::20], run.velocities[::20], run.numbers)
     with pytest.raises(NotApplicable, match="3.34 fs or less"):
-        result(Spectrum(), sparse)
+        gather(Spectrum(), sparse)
     with pytest.raises(NotApplicable, match="no velocities"):
         Spectrum().start(replace(run, velocities=None))
 
@@ -146,12 +135,12 @@ def test_uneven_dumps_use_the_stretch_that_resolves_or_say_why_not():
 def test_a_run_that_blows_up_is_used_up_to_there():
     run = oscillators((3000.0, 800.0), n_frames=600)
     run.velocities[400:] = np.nan
-    found = result(Spectrum(), run, 64)
+    found = gather(Spectrum(), run, [64])
     assert found.duration == 399.0 and np.isfinite(found.values).all()
 
 
 def side(lines, seeds, **settings):
-    return [result(Spectrum(depth=500.0), oscillators(lines, n_frames=1500, n_atoms=10, seed=seed, source=f"{seed}",
+    return [gather(Spectrum(depth=500.0), oscillators(lines, n_frames=1500, n_atoms=10, seed=seed, source=f"{seed}",
                                                       **settings)) for seed in seeds]
 
 
@@ -182,7 +171,7 @@ def test_a_line_that_is_missing_is_said():
 
 def test_a_short_run_does_not_spoil_the_resolution_of_the_others():
     runs = side((3000.0, 800.0), range(2))
-    short = result(Spectrum(), oscillators((3000.0, 800.0), n_frames=100, source="short"))
+    short = gather(Spectrum(), oscillators((3000.0, 800.0), n_frames=100, source="short"))
     section = Spectrum(depth=500.0).compare({"MD": [*runs, short]}, [])
     assert any("short" in caveat for caveat in section.caveats) and "500 fs" in section.definition
     assert section.rule == "" and len(section.rows) == 2

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from small import AIMD, example, small_potential
 from torch import nn
 
-from dtmd import cli, units
+from dtmd import units
 from dtmd.checkpoint import ModelFile, ProbeFrames, save_model
 from dtmd.errors import DtmdError
 from dtmd.evaluation.comparison import EvaluationSettings, Model, RunBootstrap, evaluate, load_models
@@ -244,17 +245,8 @@ def test_models_have_short_names_of_their_own(tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, capsys):
-    """`dtmd evaluate` in the test's folder, in this process: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["dtmd", "evaluate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return stopped.value.code, *capsys.readouterr()
-
-    return call
+def run(dtmd_here):
+    return partial(dtmd_here, "evaluate")
 
 
 def test_the_command(run, tmp_path):

@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 import torch
-from small import real_points, small_potential
+from small import saved, small_potential
 
 import dtmd.export
 from dtmd import artefact
-from dtmd.checkpoint import ModelFile, ProbeFrames, load_model, save_model
+from dtmd.checkpoint import load_model
 from dtmd.errors import DtmdError
 from dtmd.export import export_torchscript
 from dtmd.info import describe
@@ -17,11 +17,7 @@ from dtmd.info import describe
 @pytest.fixture
 def model(tmp_path):
     """A model file in a run folder."""
-    potential = small_potential(precision=torch.float32)
-    start = real_points(potential, 2, 1).start
-    save_model(ModelFile(potential, ProbeFrames(start.structures, start.positions), {"data_sha256": "abc"}),
-               tmp_path / "run" / "model.pt")
-    return tmp_path / "run" / "model.pt"
+    return saved(small_potential(precision=torch.float32), tmp_path / "run" / "model.pt", data_sha256="abc")
 
 
 def test_model_file_round_trip(model):

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import pytest
 from model_cases import potential_of
-from small import real_points, small_potential
+from small import model_file, small_potential
 
 import dtmd.filter_tables
 from dtmd import artefact
-from dtmd.checkpoint import ModelFile, ProbeFrames, save_model
+from dtmd.checkpoint import save_model
 from dtmd.errors import DtmdError
 from dtmd.export import export_torchscript
 from dtmd.filter_tables import with_fine_filters
 from dtmd.potential import predict
 from dtmd.neighbors import Edges
-
-
-def model_file(potential):
-    start = real_points(potential, 2, 1).start
-    return ModelFile(potential, ProbeFrames(start.structures, start.positions), {})
 
 
 def forces(model):

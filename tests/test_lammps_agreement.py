@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import example, real_points, small_potential, structures_of
+from lammps_cases import LAMMPS_BAR, as_tensor
+from small import example, saved, small_potential, structures_of
 
-from dtmd.checkpoint import ModelFile, ProbeFrames, save_model
 from dtmd.export import export_torchscript
 from dtmd.lammps import pair_coeff_lines, write_start
 from dtmd.lmp import run_lammps
@@ -17,7 +17,6 @@ from dtmd.potential import Potential, predict_with_virial
 
 N_FRAMES = 20
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
-LAMMPS_BAR = 1.6021765e6  # LAMMPS's own factor from eV/Å³ to bar, rounded to eight digits
 
 INPUT = """
 variable frame loop {n_frames}
@@ -41,9 +40,7 @@ jump SELF next_frame
 
 
 def exported(potential: Potential, folder: Path) -> Path:
-    start = real_points(potential, 2, 1).start
-    save_model(ModelFile(potential, ProbeFrames(start.structures, start.positions), {}), folder / "model.pt")
-    return export_torchscript(folder / "model.pt").path
+    return export_torchscript(saved(potential, folder / "model.pt")).path
 
 
 def in_lammps(model: Path, folder: Path) -> list[dict[str, np.ndarray]]:
@@ -52,10 +49,9 @@ def in_lammps(model: Path, folder: Path) -> list[dict[str, np.ndarray]]:
     run_lammps("in.frames", {}, cwd=folder)
     results = []
     for k, line in enumerate(np.loadtxt(folder / "numbers.txt"), start=1):
-        xx, yy, zz, xy, xz, yz = line[1:7] * line[7] / LAMMPS_BAR
         forces = np.loadtxt(folder / f"forces{k}.txt", skiprows=9)[:, 1:]
         results.append({"energies": line[:1], "forces": forces,
-                        "virials": np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])})
+                        "virials": as_tensor(line[1:7]) * line[7] / LAMMPS_BAR})
     return results
 
 

@@ -10,35 +10,21 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from lammps_cases import MEASURE, PRINT_ENERGY, SKEWED, WIDE, frames, head, measured, run, write_case
-from model_cases import CUTOFF, NAMES, potential_of, real_frame
+from lammps_cases import (
+    MEASURE, PRINT_ENERGY, SKEWED, WIDE, assert_the_real_frame_has_the_numbers_of_python, close, frames, head, run,
+    write_case,
+)
+from model_cases import NAMES, potential_of
 from small import example, small_potential
-from test_lammps_agreement import LAMMPS_BAR, exported
+from test_lammps_agreement import exported
 from toys import crystal, reference
 
 from dtmd.errors import DtmdError
 from dtmd.lammps import write_start
-from dtmd.neighbors import Edges
 from dtmd.plugin import environment_program
 
 PERIODIC, SLAB = (True, True, True), (True, True, False)
 MD = "timestep 0.0005\nfix 1 all nve\n" + MEASURE.format(stride=10) + "run 20\n"
-
-
-def by_atom(potential) -> np.ndarray:
-    """Columns fx fy fz, energy, xx yy zz xy xz yz of pair_style dtmd on the real frame: half of an edge to each end."""
-    structures, positions = real_frame()
-    (j, i), shift = edges = Edges(structures, CUTOFF, 0.1).at(positions)
-    edge_vec = (positions[j] - positions[i] + shift).requires_grad_()
-    energies = potential(structures.species, edges[0], edge_vec, structures.graph_index, 1)
-    (gradient,) = torch.autograd.grad(energies.sum(), edge_vec)
-    outer = edge_vec.detach()[:, :, None] * gradient[:, None, :] * LAMMPS_BAR
-    stress = 0.25 * (outer + outer.transpose(1, 2)).reshape(-1, 9)[:, [0, 4, 8, 1, 2, 5]]
-    summed = torch.zeros(57, 10, dtype=torch.float64)
-    summed[:, :3] = summed[:, :3].index_add(0, i, gradient).index_add(0, j, -gradient)
-    summed[:, 3] = energies.detach()
-    summed[:, 4:] = summed[:, 4:].index_add(0, i, stress).index_add(0, j, stress)
-    return summed.numpy()
 
 
 @pytest.mark.parametrize("precision, tolerance", [(torch.float64, 1e-9), (torch.float32, 2e-5)])
@@ -46,16 +32,7 @@ def by_atom(potential) -> np.ndarray:
 def test_forces_energies_and_stresses_of_atoms_are_those_of_python(plugin, tmp_path, name, precision, tolerance):
     potential = potential_of(name, precision)
     exported(potential, tmp_path)
-    write_start(example()[0], 100, tmp_path / "start.data")
-    text = head(Atoms("HCPd", pbc=True)) + MEASURE.format(stride=1) + "run 0\n" + PRINT_ENERGY
-    expected = by_atom(potential)
-    for ranks in (1, 2, 3):
-        output = run(tmp_path, text, ranks)
-        got = frames(tmp_path, 57)[0][:, 8:]
-        for columns in (slice(0, 3), slice(3, 4), slice(4, 10)):
-            largest = np.abs(expected[:, columns]).max()
-            np.testing.assert_allclose(got[:, columns], expected[:, columns], rtol=0, atol=tolerance * largest)
-        np.testing.assert_allclose(measured(output)[0], expected[:, 3].sum(), rtol=tolerance)
+    assert_the_real_frame_has_the_numbers_of_python(tmp_path, potential, head(Atoms("HCPd", pbc=True)), tolerance)
 
 
 def slab_on_two_ranks_of_three() -> Atoms:
@@ -124,13 +101,6 @@ def same_on(ranks: int, folder: Path, atoms: Atoms, text: str) -> np.ndarray:
     """The dumped frames of a run on so many ranks."""
     run(folder, text, ranks)
     return frames(folder, len(atoms))
-
-
-def close(got: np.ndarray, expected: np.ndarray) -> None:
-    """Equal but for rounding, column by column."""
-    assert got.shape == expected.shape
-    scale = np.maximum(np.abs(expected).max(axis=(0, 1)), 1.0)
-    np.testing.assert_allclose(got / scale, expected / scale, rtol=0, atol=1e-9)
 
 
 def mpirun(folder: Path, ranks: int, *command: str) -> subprocess.CompletedProcess:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from ase import Atoms
 from conftest import MLIAP_LAMMPS, NO_MLIAP
-from lammps_cases import MEASURE, PRINT_ENERGY, SKEWED, WIDE, frames, head, measured, write_case
+from lammps_cases import (
+    MEASURE, PRINT_ENERGY, SKEWED, WIDE, assert_toy_has_the_numbers_of_python, frames, head, measured, write_case,
+)
 from lammps_cases import run as run_plugin
 from model_cases import NAMES, potential_of
 from small import example, small_potential
-from test_lammps_agreement import LAMMPS_BAR, exported
-from toys import crystal, reference
+from test_lammps_agreement import exported
+from toys import crystal
 
 from dtmd.export_mliap import wrap
 from dtmd.lammps import write_start
@@ -80,15 +82,7 @@ def test_agrees_with_python_also_after_atoms_crossed_the_boundary(lammps, tmp_pa
     lammps.output(tmp_path, head(atoms) + MEASURE.format(stride=40) + "timestep 0.0005\nfix 1 all nve\nrun 120\n")
     dumped = frames(tmp_path, len(atoms))
     assert len(dumped) == 4
-    for frame in dumped:
-        atoms.positions = frame[:, 2:5]
-        expected = reference(tmp_path / "model.lammps.pt", atoms)
-        scale = np.abs(expected["forces"]).max()
-        np.testing.assert_allclose(frame[:, 8:11], expected["forces"], rtol=0, atol=tolerance * scale)
-        np.testing.assert_allclose(frame[:, 11], expected["energies"], rtol=tolerance)
-        xx, yy, zz, xy, xz, yz = -frame[:, 12:18].sum(0) / LAMMPS_BAR
-        virial = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-        np.testing.assert_allclose(virial, expected["virial"], rtol=0, atol=tolerance * np.abs(virial).max())
+    assert_toy_has_the_numbers_of_python(tmp_path, atoms, dumped, tolerance)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,6 +10,7 @@ from ase.geometry import find_mic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from observable_cases import HEXAGONAL, trajectory
 from scipy.spatial.transform import Rotation
 from scipy.stats import binomtest, wasserstein_distance
 
@@ -28,26 +29,19 @@ from dtmd.observables.histograms import overlap, share_outside, stack, wasserste
 from dtmd.observables.rollout import find_start, follow
 from dtmd.observables.statistics import block_average, frame_weights, interval, resamples, wilson_interval
 from dtmd.observables.temperature import mean_temperature
-from dtmd.trajectory import Trajectory
 
 CELLS = {
     "orthogonal": np.diag([5.0, 6.0, 7.0]),
-    "hexagonal slab": np.array([[12.3, 0, 0], [-6.15, 10.652112, 0], [0, 0, 14.0]]),
+    "hexagonal slab": HEXAGONAL,
     "skewed": np.array([[10.0, 0, 0], [9.5, 1.5, 0], [3.0, 3.0, 4.0]]),
     "left-handed": np.array([[0, 4.0, 1.0], [5.0, 0, 0.5], [0.2, -1.0, 6.0]]),
 }
-HEXAGONAL = CELLS["hexagonal slab"]
 
 
 def make(positions, cell=HEXAGONAL, numbers=None, dt=0.5, **arrays_):
     positions = np.asarray(positions, dtype=float)
-    n_frames, n_atoms = positions.shape[:2]
-    numbers = np.array(numbers if numbers is not None else [1, 1, 6, 46][:n_atoms])
-    return Trajectory(
-        numbers=numbers, masses=arrays_.pop("masses", np.ones(n_atoms)), pbc=np.ones(3, bool),
-        cells=np.broadcast_to(cell, (n_frames, 3, 3)), times=dt * np.arange(n_frames), positions=positions,
-        **arrays_,
-    )
+    numbers = numbers if numbers is not None else [1, 1, 6, 46][:positions.shape[1]]
+    return trajectory(positions, numbers, cell, dt=dt, **arrays_)
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)

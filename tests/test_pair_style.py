@@ -7,16 +7,11 @@ import re
 import numpy as np
 import pytest
 from ase import Atoms
-from lammps_cases import MEASURE, PRINT_ENERGY, SKEWED, WIDE, frames, head, measured, run, write_case
+from lammps_cases import (
+    LAMMPS_BAR, MEASURE, PRINT_ENERGY, SKEWED, WIDE, assert_toy_has_the_numbers_of_python, frames, head, measured, run,
+    write_case,
+)
 from toys import crystal, reference
-
-NKTV2P = 1.6021765e6  # LAMMPS's eV/Å³ in bar for units metal, with fewer digits than dtmd.units.BAR
-
-
-def as_tensor(six: np.ndarray) -> np.ndarray:
-    xx, yy, zz, xy, xz, yz = six
-    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-
 
 CASES = {
     "skewed": (SKEWED, 5, (True, True, True)),
@@ -36,14 +31,7 @@ def test_agrees_with_python_also_after_atoms_crossed_the_boundary(plugin, tmp_pa
     dumped = frames(tmp_path, n_atoms)
     assert len(dumped) == 4
     assert not any(pbc) or np.any(dumped[-1][:, 5:8] != dumped[0][:, 5:8]), "no atom crossed a boundary"
-    for frame in dumped:
-        atoms.positions = frame[:, 2:5]
-        expected = reference(tmp_path / "model.lammps.pt", atoms)
-        scale = np.abs(expected["forces"]).max()
-        np.testing.assert_allclose(frame[:, 8:11], expected["forces"], rtol=0, atol=tolerance * scale)
-        np.testing.assert_allclose(frame[:, 11], expected["energies"], rtol=tolerance)
-        virial = -as_tensor(frame[:, 12:18].sum(0)) / NKTV2P
-        np.testing.assert_allclose(virial, expected["virial"], rtol=0, atol=tolerance * np.abs(virial).max())
+    assert_toy_has_the_numbers_of_python(tmp_path, atoms, dumped, tolerance)
 
 
 def test_virial_is_the_derivative_of_the_energy_by_strain(plugin, tmp_path):
@@ -63,7 +51,7 @@ def test_virial_is_the_derivative_of_the_energy_by_strain(plugin, tmp_path):
     text += f'clear\n{head(atoms)}{MEASURE.format(stride=1)}run 0\nprint "MEASURED {tensor}"\n'
 
     *energies, pressure = measured(run(tmp_path, text))
-    virial = pressure * atoms.cell.volume / NKTV2P
+    virial = pressure * atoms.cell.volume / LAMMPS_BAR
     numerical = -np.diff(np.reshape(energies, (6, 2)))[:, 0] / (2 * step)
     np.testing.assert_allclose(virial, numerical, rtol=0, atol=1e-6 * np.abs(virial).max())
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import AIMD, example, real_points, small_potential
+from small import AIMD, example, saved, small_potential
 
-from dtmd.checkpoint import ModelFile, ProbeFrames, save_model
 from dtmd.ensemble.starts import choose_starts
 from dtmd.export import export_torchscript
 
@@ -20,10 +19,7 @@ import study_drift  # noqa: E402
 
 
 def write_model(path: Path, **config) -> Path:
-    potential = small_potential(precision=torch.float32, cutoff=4.0, **config)
-    start = real_points(potential, 2, 1).start
-    save_model(ModelFile(potential, ProbeFrames(start.structures, start.positions), {}), path)
-    return path
+    return saved(small_potential(precision=torch.float32, cutoff=4.0, **config), path)
 
 
 def study(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
