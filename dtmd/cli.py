@@ -268,7 +268,8 @@ def compare(
         "files of a run that was restarted as A+B. Then the AIMD.")],
     output: Annotated[Path, typer.Option("-o", help="Folder of the report.")] = Path("comparison"),
     against: Annotated[Optional[list[str]], typer.Option(
-        help="NAME=MD: another side, such as another potential; may be repeated.")] = None,
+        help="NAME=MD: another side, such as another potential; may be repeated. With names that end in a number, as "
+        "in 'S = 1=one/' and 'S = 4=four/', the error is drawn against it too.")] = None,
     model: Annotated[Optional[list[str]], typer.Option(
         help="[NAME=]FILE: the exported potential of a side, for the report's provenance; may be repeated.")] = None,
     observables: Annotated[Optional[Path], typer.Option(

@@ -126,3 +126,29 @@ def test_runs_of_another_spacing_are_left_out_and_named(aimd):
     section = observable.compare({"a": [gather(observable, run)], "b": [gather(observable, coarse)]}, [])
     assert list(section.rows[0].md) == ["a"]
     assert "coarse: left out, as its frames are 1 fs apart, those of fine 0.5 fs" in section.caveats
+
+
+def test_the_error_against_the_number_that_sides_differ_in(aimd):
+    """Article Fig. 4: training lengths in the order of their numbers, not of their names or of the command."""
+    observable = RolloutError(aimd)
+    errors = {"S = 16": (0.1, 0.2), "S = 1": (0.4,), "S = 4": (0.2, 0.4)}
+    sides = {side: [result(observable, started(aimd[k], 40, error, f"{side} {k}")) for k, error in enumerate(of_side)]
+             for side, of_side in errors.items()}
+    section = observable.compare(sides, [])
+    plot = next(plot for plot in section.plots if plot.name == "rollout_mepa")
+    assert plot.x_label == "S" and [curve.label for curve in plot.curves] == [
+        "MEPA", "term of H", "term of C", "term of Pd"]
+    mepa = plot.curves[0]
+    assert mepa.x.tolist() == [1.0, 4.0, 16.0] and mepa.y == pytest.approx([1.2, 0.9, 0.45])
+    assert plot.curves[3].y == pytest.approx([0.4, 0.3, 0.15])
+    estimate = section.rows[0].md["S = 4"]
+    assert (mepa.low[1], mepa.high[1]) == (estimate.low, estimate.high) and np.isnan(mepa.low[0])
+
+
+@pytest.mark.parametrize("names", [("S = 1",), ("S = 1", "MACE"), ("S = 1", "T = 2"), ("S=1", "S=2"),
+                                   ("S = 1", "S = x"), ("S = 1", "S = nan")])
+def test_sides_that_differ_in_more_than_a_number_are_not_drawn_against_it(aimd, names):
+    observable = RolloutError(aimd)
+    runs = [result(observable, started(aimd[0], 40, 0.1, "run", n_frames=5))]
+    section = observable.compare({name: runs for name in names}, [])
+    assert not any(plot.name == "rollout_mepa" for plot in section.plots)

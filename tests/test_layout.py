@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "dtmd"
 LAYERS = """
 errors units resources children pieces
 files trajectory memory factories
-presentation
+presentation neighbor_sets
 models store launcher
 structures config
 ingest artefact mliap

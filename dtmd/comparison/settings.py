@@ -21,6 +21,7 @@ from dtmd.observables.displacement import MeanSquareDisplacement
 from dtmd.observables.dissociation_comparison import Dissociations, DissociationSettings
 from dtmd.observables.distance_comparison import Distances, DistanceSettings
 from dtmd.observables.elongation import Elongation, ElongationSettings
+from dtmd.observables.neighborhoods import Neighborhoods, NeighborhoodSettings
 from dtmd.observables.observable import Observable
 from dtmd.observables.orientation import Orientation, OrientationSettings
 from dtmd.observables.rdf import RadialDistribution, RDFSettings
@@ -33,8 +34,9 @@ from dtmd.trajectory import Trajectory
 _KINDS: Mapping[type[Observable], Callable[..., object] | None] = {
     RolloutError: None, Distances: DistanceSettings, RadialDistribution: RDFSettings,
     Dissociations: DissociationSettings, Elongation: ElongationSettings, Bonds: BondSettings,
-    Dihedrals: DihedralSettings, Adsorbate: AdsorbateSettings, Orientation: OrientationSettings, Spectrum: None,
-    MeanSquareDisplacement: None, Temperature: None, EnergyConservation: None, Survival: None,
+    Neighborhoods: NeighborhoodSettings, Dihedrals: DihedralSettings, Adsorbate: AdsorbateSettings,
+    Orientation: OrientationSettings, Spectrum: None, MeanSquareDisplacement: None, Temperature: None,
+    EnergyConservation: None, Survival: None,
 }
 """In the order of the report; with what holds the settings, where that is not the observable itself."""
 

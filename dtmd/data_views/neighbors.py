@@ -11,10 +11,10 @@ import numpy as np
 from ase.data import atomic_numbers
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from vesin import NeighborList
 
 from dtmd.errors import DtmdError
 from dtmd.files import write_text, written_whole
+from dtmd.neighbor_sets import NeighborSets, jaccard
 from dtmd.trajectory import Trajectory
 
 SIMILAR = 0.95
@@ -25,10 +25,7 @@ FIGURE_FORMATS = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class NeighborSimilarity:
-    """Neighbour sets against those k frames later; N atoms, K offsets.
-
-    A neighbour is an atom or a periodic image of one: in cells narrower than twice the cutoff an atom is
-    several neighbours, in wider ones the sets are those of atom indices.
+    """Neighbour sets (`NeighborSets`) against those k frames later; N atoms, K offsets.
 
     Attributes:
         symbols: of the atoms.
@@ -99,47 +96,23 @@ def neighbor_similarity(
                         "ask for fewer offsets")
     ends = np.cumsum([len(t) - n_offsets for t in used])
     chosen = np.unique(np.linspace(0, ends[-1] - 1, n_starts).round().astype(int))
-    search = NeighborList(cutoff=cutoff, full_list=True)
-    jaccard, missing, moved = np.zeros((n_offsets, len(atoms))), np.zeros(n_offsets), np.zeros(n_offsets)
+    sets = NeighborSets(cutoff)
+    similarities, missing, moved = np.zeros((n_offsets, len(atoms))), np.zeros(n_offsets), np.zeros(n_offsets)
     for start in chosen:
         which = int(np.searchsorted(ends, start, side="right"))
         first = int(start - (ends[which - 1] if which else 0))
         window = used[which].window(first, first + n_offsets + 1)
-        pairs = [_pairs(search, window, k) for k in range(n_offsets + 1)]
+        found = [sets.of(window, k) for k in range(n_offsets + 1)]
         for k in range(n_offsets):
-            similarity, lacking = _compare(pairs[0], pairs[k + 1], len(atoms))
-            jaccard[k] += similarity
+            similarity, lacking = jaccard(found[0], found[k + 1], len(atoms))
+            similarities[k] += similarity
             missing[k] += lacking
         moves = np.linalg.norm(window.positions[1:] - window.positions[0], axis=2).max(axis=1)
         moved = np.maximum(moved, moves)
     return NeighborSimilarity(
-        used[0].symbols, cutoff, jaccard / len(chosen), missing / len(chosen), 2.0 * np.maximum.accumulate(moved),
-        used[0].timestep, len(chosen), len(used),
+        used[0].symbols, cutoff, similarities / len(chosen), missing / len(chosen),
+        2.0 * np.maximum.accumulate(moved), used[0].timestep, len(chosen), len(used),
     )
-
-
-def _pairs(search: NeighborList, trajectory: Trajectory, frame: int) -> np.ndarray:
-    """One number for each pair of an atom and a neighbour's image, ascending, led by the atom."""
-    i, j, images = search.compute(
-        points=np.asarray(trajectory.positions[frame]), box=np.asarray(trajectory.cells[frame]),
-        periodic=trajectory.pbc, quantities="ijS",
-    )
-    code = i.astype(np.int64) * len(trajectory.numbers) + j.astype(np.int64)
-    for image in images.T.astype(np.int64):
-        code = (code << 8) + (image & 255)
-    return np.sort(code)
-
-
-def _compare(before: np.ndarray, after: np.ndarray, n_atoms: int) -> tuple[np.ndarray, float]:
-    """Jaccard similarity of each atom, (N,), and the share of the later pairs that the earlier ones lack."""
-    common = np.intersect1d(before, after, assume_unique=True)
-    n_before, n_after, n_common = (
-        np.bincount((pairs >> 24) // n_atoms, minlength=n_atoms) for pairs in (before, after, common)
-    )
-    n_union = n_before + n_after - n_common
-    # An atom without neighbours keeps its empty set.
-    similarity = np.where(n_union > 0, n_common / np.maximum(n_union, 1), 1.0)
-    return similarity, 1.0 - len(common) / max(len(after), 1) if len(after) else 0.0
 
 
 def similarity_text(similarity: NeighborSimilarity) -> str:

@@ -9,10 +9,9 @@ import numpy as np
 
 from dtmd.observables.even import EvenStretches
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.over_runs import RULE, means_row
+from dtmd.observables.over_runs import RULE, mean_curve, means_row
 from dtmd.observables.section import Curve, Plot, Row, Section
 from dtmd.observables.series import n_finite
-from dtmd.observables.statistics import interval, resamples
 from dtmd.presentation.numbers import duration, number
 from dtmd.trajectory import Trajectory
 from dtmd.units import FS_PER_PS
@@ -208,12 +207,7 @@ class MeanSquareDisplacement(Observable):
         """Mean over runs, with a band where there are several."""
         lags = min((run.lags for run in runs), key=lambda lags: lags[-1])
         squares = np.stack([np.interp(lags, run.lags, run.squares[species]) for run in runs])
-        mean, low, high = squares.mean(axis=0), None, None
-        if len(runs) > 1:
-            replicas = (resamples(len(runs), self.seed) @ squares / len(runs)).T
-            band = [interval(value, spread, (0.0, np.inf)) for value, spread in zip(mean, replicas, strict=True)]
-            low, high = (np.array([getattr(point, edge) for point in band]) for edge in ("low", "high"))
-        return Curve(side, lags / FS_PER_PS, mean, low, high, side=side)
+        return mean_curve(side, lags / FS_PER_PS, squares, self.seed, (0.0, np.inf))
 
 
 def _fit(lags: np.ndarray, squares: np.ndarray) -> tuple[float, float]:

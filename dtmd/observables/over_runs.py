@@ -1,4 +1,4 @@
-"""One number of every run of every side, put together as a row."""
+"""One number or curve of every run of every side, put together as a row or as their mean."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dtmd.observables.section import Row, judged
-from dtmd.observables.statistics import Estimate, difference, mean_over_runs
+from dtmd.observables.section import Curve, Row, judged
+from dtmd.observables.statistics import Estimate, difference, interval, mean_over_runs, resamples
 
 RULE = ("Over several runs the number is their mean, with the 95 % bootstrap interval over runs. A side agrees where "
         "the whole interval of its difference lies within the tolerance, differs where none of it does, and there is "
@@ -36,3 +36,19 @@ def means_row(
     """A row of the means over runs; values of each run by side, and of each run of the AIMD."""
     reference = mean_over_runs(np.array(aimd), seed) if len(aimd) else None
     return estimates_row(quantity, unit, means(md, seed), reference, tolerance, note)
+
+
+def mean_curve(side: str, x: np.ndarray, values: np.ndarray, seed: int, bounds: tuple[float, float]) -> Curve:
+    """Mean over the runs of a side with the bootstrap band within `bounds`, without one for a single run.
+
+    Args:
+        x: (N,).
+        values: (n_runs, N).
+    """
+    mean, n_runs = values.mean(axis=0), len(values)
+    if n_runs < 2:
+        return Curve(side, x, mean, side=side)
+    replicas = (resamples(n_runs, seed) @ values / n_runs).T
+    band = [interval(value, spread, bounds) for value, spread in zip(mean, replicas, strict=True)]
+    low, high = (np.array([getattr(point, edge) for point in band]) for edge in ("low", "high"))
+    return Curve(side, x, mean, low, high, side=side)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -14,9 +15,13 @@ from dtmd.observables.rollout_comparison import (
     RolloutComparison, RolloutRun, followed, same_spacing, start_of, summarise,
 )
 from dtmd.observables.section import Curve, Plot, Row, Section, Table
-from dtmd.observables.statistics import mean_over_runs
+from dtmd.observables.statistics import Estimate, mean_over_runs
 from dtmd.presentation.numbers import NOTHING, duration, number
 from dtmd.trajectory import Trajectory
+
+
+_NUMBERED = re.compile(r"(.+) = ([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)")
+"""Sides such as "S = 4" differ in one number, which the error is drawn against."""
 
 
 class RolloutError(Observable):
@@ -62,7 +67,7 @@ class RolloutError(Observable):
             "compared with the AIMD that follows it at equal times. L_force is the mean absolute force component of "
             "each species, summed over species; MEPA is its mean over the steps 1 … T, T the steps that every run "
             "has. RMSD: root mean square over atoms of the difference in displacement since the start.",
-            plots=[*_error_plots(summaries), *_displacement_plots(summaries, self.leaves)],
+            plots=[*_error_plots(summaries), *_ladder_plots(summaries), *_displacement_plots(summaries, self.leaves)],
             tables=[self._table(sides)],
             caveats=["Trajectories part exponentially from the smallest difference: a large error late says less than "
                      "an early one.", *(f"{source}: left out, as {reason}" for source, reason in others), *ended],
@@ -160,6 +165,28 @@ def _error_plots(summaries: Mapping[str, RolloutComparison]) -> list[Plot]:
         terms = [Curve(side, s.times, s.species_mean[:, k], side=side) for side, s in summaries.items()]
         plots.append(Plot(f"rollout_{element}", f"Term of {element} in the force error.", *axes, terms))
     return plots
+
+
+def _ladder_plots(summaries: Mapping[str, RolloutComparison]) -> list[Plot]:
+    """MEPA and its terms against the number that the names of all sides end in (article Fig. 4), if they do."""
+    names = [_NUMBERED.fullmatch(side) for side in summaries]
+    if len(names) < 2 or not all(names) or len({name[1] for name in names}) > 1:
+        return []
+    steps = sorted(((float(name[2]), s) for name, s in zip(names, summaries.values(), strict=True)),
+                   key=lambda step: step[0])
+    x, ordered = np.array([number for number, _ in steps]), [s for _, s in steps]
+    curves = [_against("MEPA", x, [s.mepa for s in ordered])]
+    for k, element in enumerate(ordered[0].elements):
+        curves.append(_against(f"term of {element}", x, [s.species[k] for s in ordered]))
+    what = names[0][1]
+    return [Plot("rollout_mepa", f"MEPA and its terms against {what}, mean over runs.", what, "MEPA (eV/Å)", curves)]
+
+
+def _against(label: str, x: np.ndarray, means: Sequence[Estimate]) -> Curve:
+    """Estimates as a curve with their intervals as its band, which has gaps where there is none."""
+    low, high = (np.array([np.nan if edge is None else edge for edge in edges])
+                 for edges in ([m.low for m in means], [m.high for m in means]))
+    return Curve(label, x, np.array([m.value for m in means]), low, high)
 
 
 def _displacement_plots(summaries: Mapping[str, RolloutComparison], limit: float) -> list[Plot]:
