@@ -25,11 +25,11 @@ from dtmd.comparison_report.summary import key_plots, number_lines, summary_line
 from dtmd.comparison_report.text import estimate_text
 from dtmd.errors import DtmdError
 from dtmd.ingest import read_aimd
-from dtmd.observables.distances import BIN_WIDTH, distance_histogram, pair_distances, species_pairs
-from dtmd.observables.force_error import force_error
+from dtmd.observables.distances import BIN_WIDTH, PairHistogram, pair_distances
+from dtmd.observables.force_error import force_error_by_species
 from dtmd.observables.histograms import COARSE, coarse, normalised, wasserstein
 from dtmd.observables.section import Curve, Map, Plot, Row, Section, Table, Verdict, judged
-from dtmd.observables.statistics import Estimate, wilson_interval
+from dtmd.observables.statistics import Estimate, frame_weights, wilson_interval
 
 INPUTS = Path(__file__).parents[1] / "inputs" / "aimd"
 ODD = """</script><b title='"'>&{{ x }}"""
@@ -58,11 +58,16 @@ def mean_curve(label, side, x, values):
     return Curve(label, x, mean, mean - half, mean + half, side=side)
 
 
+def pair_counts(run, pair):
+    histogram = PairHistogram(run.numbers)
+    histogram.add(run, frame_weights(run.times))
+    return histogram.counts[histogram.pairs.index(pair)]
+
+
 def distances_section(sides):
     rows, plots = [], []
-    for pair in ("H–H", "H–Pd"):
-        every = {side: [distance_histogram(run, {pair: species_pairs(run.numbers)[pair]})[0] for run in runs]
-                 for side, runs in sides.items()}
+    for pair, numbers in (("H–H", (1, 1)), ("H–Pd", (1, 46))):
+        every = {side: [pair_counts(run, numbers) for run in runs] for side, runs in sides.items()}
         n_bins = max(len(h) for histograms in every.values() for h in histograms)
         curves = []
         total = {}
@@ -99,7 +104,7 @@ def force_section(sides):
         for run in sides[side]:
             growth = np.minimum(1.0, 0.02 + 0.004 * (k + 1) * np.arange(len(run)))[:, None, None]
             noise = rng.normal(size=run.forces.shape) * growth
-            errors.append(force_error(run.forces + noise, run.forces, run.numbers))
+            errors.append(force_error_by_species(run.forces + noise, run.forces, run.numbers).sum(axis=-1))
             curves.append(Curve(side, run.times - run.times[0], errors[-1], side=side, run=Path(run.source).name))
         times = sides[side][0].times - sides[side][0].times[0]
         final.append(mean_curve("mean", side, times, np.stack(errors)))

@@ -9,8 +9,8 @@ from observable_cases import gather
 
 from dtmd.ingest import read_aimd
 from dtmd.observables.observable import NotApplicable
-from dtmd.observables.rollout_comparison import compare_rollouts
 from dtmd.observables.rollout_error import RolloutError
+from dtmd.observables.statistics import mean_over_runs
 from dtmd.trajectory import Trajectory
 
 AIMD = Path(__file__).parents[1] / "inputs" / "aimd"
@@ -32,19 +32,24 @@ def started(reference, frame, error, source, n_frames=100, drift=0.0):
 
 @pytest.mark.parametrize("block", [1, 7, 1000])
 def test_blocks_give_the_numbers_of_whole_runs(aimd, block):
-    runs = [started(aimd[0], 40, 0.1, "a", drift=1e-3), started(aimd[1], 150, 0.3, "b", n_frames=120)]
-    expected, left_out = compare_rollouts(runs, aimd, 1e-3, {}, seed=0)
-    assert left_out == []
+    starts, errors, drifts, lengths = [(0, 40), (1, 150)], [0.1, 0.3], [1e-3, 0.0], [100, 120]
+    runs = [started(aimd[k], frame, error, name, n, drift) for (k, frame), error, name, n, drift in
+            zip(starts, errors, "ab", lengths, drifts, strict=True)]
     observable = RolloutError(aimd)
     found = [gather(observable, run, [block]) for run in runs]
-    for own, theirs in zip(found, expected.runs, strict=True):
-        assert (own.source, own.reference, own.start, own.rollout.n_even) == (
-            theirs.source, theirs.reference, theirs.start, theirs.rollout.n_even)
-        for name in ("times", "force_errors", "reference_forces", "rmsd"):
-            np.testing.assert_allclose(getattr(own.rollout, name), getattr(theirs.rollout, name), rtol=1e-12, atol=0)
+    for own, run, (k, frame), error, drift in zip(found, runs, starts, errors, drifts, strict=True):
+        assert (own.source, own.reference, own.rollout.n_even) == (run.source, aimd[k].source, len(run) - 1)
+        assert (own.start.trajectory, own.start.frame, own.start.velocity_difference) == (k, frame, 0.0)
+        assert own.start.distance < 1e-12
+        scale = np.abs(aimd[k].forces[frame : frame + len(run)]).mean(axis=2)
+        scale = np.stack([scale[:, run.numbers == z].mean(axis=1) for z in (1, 6, 46)], axis=1)
+        expected = {"times": run.times, "force_errors": np.full((len(run), 3), error), "reference_forces": scale,
+                    "rmsd": drift * run.times}
+        for name, values in expected.items():
+            np.testing.assert_allclose(getattr(own.rollout, name), values, rtol=1e-12, atol=1e-13)
     rows = observable.compare({"MD": found}, []).rows
-    assert rows[0].md["MD"].value == pytest.approx(expected.mepa.value)
-    assert (rows[0].md["MD"].low, rows[0].md["MD"].high) == pytest.approx((expected.mepa.low, expected.mepa.high))
+    mepa = mean_over_runs(3 * np.array(errors), seed=0)
+    assert (rows[0].md["MD"].low, rows[0].md["MD"].high) == pytest.approx((mepa.low, mepa.high))
     assert rows[0].md["MD"].value == pytest.approx(3 * 0.2)  # H, C and Pd
     assert [row.md["MD"].value for row in rows[1:4]] == pytest.approx([0.2] * 3)
     assert "99 steps" in rows[0].quantity

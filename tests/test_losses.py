@@ -8,7 +8,7 @@ from small import CPU, structures_of
 from dtmd.config import LossConfig
 from dtmd.errors import DtmdError
 from dtmd.losses import RolloutLoss, energy_loss, force_error_by_species
-from dtmd.observables.force_error import force_error
+from dtmd.observables import force_error
 from dtmd.potential import Prediction
 from dtmd.structures import Structures
 
@@ -101,5 +101,5 @@ def test_training_and_comparison_measure_the_same_force_error():
     structures = structures_of([0, 0, 1, 2, 1], BOX, (True,) * 3)
     forces, reference = torch.randn(2, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     numbers = np.array([1, 6, 46])[structures.species.numpy()]
-    expected = force_error(forces.numpy(), reference.numpy(), numbers)
+    expected = force_error.force_error_by_species(forces.numpy(), reference.numpy(), numbers).sum()
     assert np.isclose(loss_of().force_loss(structures, forces, reference).item(), expected, rtol=1e-14)

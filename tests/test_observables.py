@@ -1,7 +1,7 @@
 """Observables against ASE, SciPy, brute force and counts made by hand."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +10,22 @@ from ase.geometry import find_mic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from observable_cases import HEXAGONAL, trajectory
+from observable_cases import HEXAGONAL, gather, trajectory
 from scipy.spatial.transform import Rotation
 from scipy.stats import binomtest, wasserstein_distance
 
 from dtmd import units
 from dtmd.ingest import read_aimd
 from dtmd.observables.conservation import conservation
-from dtmd.observables.dissociation import (
-    BondCriterion, bond_breaks, count_dissociations, dissociation, hydrogen_molecules,
-)
-from dtmd.observables.distance_comparison import compare_distances, distance_histograms
-from dtmd.observables.distances import (
-    BIN_WIDTH, distance_histogram, minimum_image_distances, pair_distances, species_pairs,
-)
-from dtmd.observables.force_error import force_error, force_error_by_species
-from dtmd.observables.histograms import overlap, share_outside, stack, wasserstein
-from dtmd.observables.rollout import find_start, follow
+from dtmd.observables.dissociation import BondCriterion, BondFollower, hydrogen_molecules
+from dtmd.observables.dissociation_comparison import Dissociations, DissociationSettings
+from dtmd.observables.distance_comparison import Distances
+from dtmd.observables.distances import BIN_WIDTH, PairHistogram, minimum_image_distances, pair_distances, pair_label
+from dtmd.observables.distributions import stacked
+from dtmd.observables.force_error import force_error_by_species
+from dtmd.observables.histograms import overlap, share_outside, wasserstein
+from dtmd.observables.observable import NotApplicable
+from dtmd.observables.rollout import Follower, find_start
 from dtmd.observables.statistics import block_average, frame_weights, interval, resamples, wilson_interval
 from dtmd.observables.temperature import mean_temperature
 
@@ -61,6 +60,13 @@ def test_distances_agree_with_all_images(cell, pbc):
     np.testing.assert_allclose(minimum_image_distances(vectors, cell, np.array(pbc)), expected, atol=1e-12)
 
 
+def pair_histogram(run):
+    """Counts of each kind of pair, by its label."""
+    histogram = PairHistogram(run.numbers)
+    histogram.add(run, frame_weights(run.times))
+    return dict(zip([pair_label(*pair) for pair in histogram.pairs], histogram.counts, strict=True))
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     scaled=arrays(float, (2, 5, 3), elements=st.floats(0, 1, width=32)),
@@ -70,18 +76,15 @@ def test_distances_agree_with_all_images(cell, pbc):
 )
 def test_histogram_counts_each_pair_once_and_ignores_image_shifts(scaled, shifts, numbers, name):
     run = make(scaled @ CELLS[name], CELLS[name], numbers)
-    groups = species_pairs(run.numbers)
-    pairs = np.concatenate(list(groups.values()))
-    assert sorted(map(tuple, pairs)) == [(i, j) for i in range(5) for j in range(i + 1, 5)]
-    for label, members in groups.items():
-        for pair in members:
-            assert sorted(run.symbols[i] for i in pair) == sorted(label.split("–"))
-    counts = distance_histogram(run, groups)
-    np.testing.assert_allclose(counts.sum(axis=1), [len(p) * run.times[-1] for p in groups.values()])
+    pairs = np.array(list(combinations(range(5), 2)))
+    counts = pair_histogram(run)
+    kinds = ["–".join(run.symbols[k] for k in sorted(pair, key=run.numbers.__getitem__)) for pair in pairs]
+    assert sorted(counts) == sorted(set(kinds))
+    for label, of_kind in counts.items():
+        assert of_kind.sum() == pytest.approx(kinds.count(label) * run.times[-1])
     moved = replace(run, positions=(scaled + shifts) @ CELLS[name])
     np.testing.assert_allclose(pair_distances(moved, pairs), pair_distances(run, pairs), atol=1e-6)
-    again = distance_histogram(moved, groups)
-    own, other = stack([counts, again], max(counts.shape[1], again.shape[1]))
+    own, other = stacked({"": [np.array(list(c.values())) for c in (counts, pair_histogram(moved))]})[""]
     assert (wasserstein(own, other) <= 1.001 * BIN_WIDTH).all()  # rounding at the edge of a bin
 
 
@@ -89,7 +92,7 @@ def test_frames_count_for_the_time_they_stand_for():
     run = make([[[0, 0, 0], [0, 0, d]] for d in (1.005, 1.005, 1.005, 2.005)])
     run = replace(run, times=np.array([0.0, 1.0, 2.0, 12.0]))
     np.testing.assert_allclose(frame_weights(run.times), [0.5, 1.0, 5.5, 5.0])
-    counts = distance_histogram(run, species_pairs(run.numbers))[0]
+    counts = pair_histogram(run)["H–H"]
     assert counts[[100, 200]] == pytest.approx([7.0, 5.0]) and counts.sum() == pytest.approx(12.0)
 
 
@@ -117,15 +120,24 @@ def test_overlap_and_share_outside():
 
 def test_split_half_of_two_trajectories_is_their_distance():
     near, far = (make([[[0, 0, 0], [0, 0, d]]] * 3) for d in (1.005, 2.005))
-    total, pair = compare_distances(distance_histograms([near]), distance_histograms([near, far]), seed=0)
-    assert (total.pair, pair.pair) == ("all", "H–H")
-    assert pair.split_half == pytest.approx(1.0)
-    assert pair.wasserstein.value == pytest.approx(0.5) and pair.outside == 0.0
-    assert pair.wasserstein.low < 0.5 < pair.wasserstein.high
-    alone = compare_distances(distance_histograms([near]), distance_histograms([far]), seed=0)[0]
-    assert alone.split_half is None and alone.wasserstein.low is None and alone.overlap.value == 0.0
-    width = pair.distances[1] - pair.distances[0]
-    assert pair.aimd.sum() * width == pytest.approx(1.0) and pair.md.sum() * width == pytest.approx(1.0)
+    near, far = (gather(Distances(), run) for run in (near, far))
+    section = Distances().compare({"MD": [near]}, [near, far])
+    assert [row.quantity for row in section.rows[::4]] == ["W₁ of all distances", "W₁ of H–H distances"]
+    pair, _, _, outside = section.rows[4:]
+    assert pair.equal == pytest.approx(1.0)
+    assert pair.difference["MD"].value == pytest.approx(0.5) and outside.md["MD"].value == 0.0
+    assert pair.difference["MD"].low < 0.5 < pair.difference["MD"].high
+    alone, shared = Distances().compare({"MD": [near]}, [far]).rows[:2]
+    assert alone.equal is None and alone.difference["MD"].low is None and shared.md["MD"].value == 0.0
+    assert [curve.side for curve in section.plots[1].curves] == ["MD", "AIMD"]
+    for curve in section.plots[1].curves:
+        assert curve.y.sum() * (curve.x[1] - curve.x[0]) == pytest.approx(1.0)
+
+
+def bonds_followed(run, bonds, criterion=BondCriterion()):
+    follower = BondFollower(run, np.array(bonds), criterion)
+    follower.add(run, frame_weights(run.times))
+    return follower.result()
 
 
 def test_dissociation_in_the_reference_data(shared_data):
@@ -134,12 +146,12 @@ def test_dissociation_in_the_reference_data(shared_data):
     broken, whole = read_aimd(files)
     bonds = hydrogen_molecules(broken, 1.0)
     assert bonds.tolist() == [[0, 1]]
-    result = dissociation(broken, bonds, BondCriterion())
+    result = bonds_followed(broken, bonds)
     assert [(event.frame, event.time) for event in result.events] == [(105, 52.5)] and result.undecided == 0
-    count = count_dissociations([broken, whole], None, BondCriterion())
-    assert (count.n_trajectories, count.n_dissociated, count.share.value) == (2, 1, 0.5)
-    assert [Path(source).name for source, _ in count.events] == ["traj_007.extxyz.gz"]
-    too_late = dissociation(broken.window(0, 150), bonds, BondCriterion())
+    section = Dissociations().compare({}, [gather(Dissociations(), run) for run in (broken, whole)])
+    assert section.rows[0].aimd == wilson_interval(1, 2)
+    assert [Path(run).name for _, run, *_ in section.tables[0].rows] == ["traj_007.extxyz.gz"]
+    too_late = bonds_followed(broken.window(0, 150), bonds)
     assert too_late.events == [] and too_late.undecided == 1
 
 
@@ -156,22 +168,30 @@ def test_dissociation_in_the_reference_data(shared_data):
     ids=["vibration", "recombines soon", "stays stretched", "twice", "undecided", "never"],
 )
 def test_hysteresis(distances, breaks, undecided):
-    times = 10.0 * np.arange(len(distances))
-    assert bond_breaks(np.array(distances), times, BondCriterion(persistence=50.0)) == (breaks, undecided)
+    run = make([[[0, 0, 0], [0, 0, d]] for d in distances], dt=10.0)
+    result = bonds_followed(run, [(0, 1)], BondCriterion(persistence=50.0))
+    assert ([event.frame for event in result.events], result.undecided) == (breaks, undecided)
 
 
 def test_named_bonds_that_start_broken_are_not_counted():
     apart = make([[[0, 0, 0], [0, 0, 3.0]]] * 3)
-    assert count_dissociations([apart], [(0, 1)], BondCriterion()) is None
-    assert count_dissociations([apart], None, BondCriterion()) is None
+    with pytest.raises(NotApplicable, match="the named bonds are broken"):
+        Dissociations(DissociationSettings(bonds=((0, 1),))).start(apart)
+    with pytest.raises(NotApplicable, match="no H₂ molecule"):
+        Dissociations().start(apart)
 
 
-def test_force_error_is_a_sum_over_species():
+def test_force_error_is_a_mean_within_each_species():
     numbers = np.array([1, 1, 46])
     reference = np.zeros((3, 3))
     predicted = np.array([[0.3, 0.0, 0.0], [0.0, -0.6, 0.3], [1.0, -2.0, 3.0]])
     np.testing.assert_allclose(force_error_by_species(predicted, reference, numbers), [(0.1 + 0.3) / 2, 2.0])
-    assert force_error(predicted, reference, numbers) == pytest.approx(2.2)
+
+
+def follow(run, reference, frame):
+    follower = Follower(run, reference, frame)
+    follower.add(run)
+    return follower.result()
 
 
 def rotation(angle=0.7, axis=(1.0, 2.0, 0.5)):

@@ -6,21 +6,21 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from ase.data import chemical_symbols
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from observable_cases import SKEWED, assert_same, gather, trajectory, wandering
+from scipy.stats import wasserstein_distance
 
 from dtmd.observables.bonds import Bonds, BondSettings
-from dtmd.observables.distance_comparison import (
-    Distances, DistanceSettings, compare_distances, distance_histograms,
-)
-from dtmd.observables.distances import (
-    BIN_WIDTH, PairHistogram, distance_histogram, minimum_image_distances, minimum_images, species_pairs,
-)
+from dtmd.observables.distance_comparison import Distances, DistanceSettings
+from dtmd.observables.distances import BIN_WIDTH, PairHistogram, minimum_image_distances, minimum_images
+from dtmd.observables.distributions import N_SPLITS
+from dtmd.observables.histograms import COARSE
 from dtmd.observables.observable import NotApplicable
 from dtmd.observables.rdf import SHELL, RadialDistribution, half_width
 from dtmd.observables.section import Verdict
-from dtmd.observables.statistics import frame_weights
+from dtmd.observables.statistics import frame_weights, interval, resamples
 
 
 @pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, False, True), (False,) * 3])
@@ -88,29 +88,56 @@ def test_every_pair_is_counted_once_in_any_cell_and_any_image(case):
 
 def test_pairs_are_counted_once_in_pieces(monkeypatch):
     run = wandering(2)
-    expected = distance_histogram(run, species_pairs(run.numbers))
+    weights = frame_weights(run.times)
+    expected = counted_by_hand(run.numbers, SKEWED, run.pbc, run.positions, weights)
     monkeypatch.setattr("dtmd.observables.distances._PAIRS_AT_ONCE", 8)
     histogram = PairHistogram(run.numbers)
-    histogram.add(run, frame_weights(run.times))
-    np.testing.assert_allclose(histogram.counts, expected)
-    assert len(histogram.pairs) == len(species_pairs(run.numbers)) == 5
+    histogram.add(run, weights)
+    assert histogram.pairs == sorted(expected) and len(expected) == 5
+    for pair, counts in zip(histogram.pairs, histogram.counts, strict=True):
+        assert {k: counts[k] for k in np.flatnonzero(counts).tolist()} == pytest.approx(expected[pair])
 
 
-def test_distances_are_those_of_the_report_so_far():
+def counts_by_hand(runs, n_bins=3000):
+    """Distances of each run in fine bins, by label of the pair, "all" first: {label: (n_runs, n_bins)}."""
+    every = {"all": np.zeros((len(runs), n_bins))}
+    for k, run in enumerate(runs):
+        found = counted_by_hand(run.numbers, SKEWED, run.pbc, run.positions, frame_weights(run.times))
+        for pair in sorted(found):
+            for label in ("all", "–".join(chemical_symbols[z] for z in pair)):
+                bins = list(found[pair])
+                every.setdefault(label, np.zeros((len(runs), n_bins)))[k, bins] += list(found[pair].values())
+    return every
+
+
+def w1(p, q):
+    """∫|P − Q| dr of counts in fine bins, for each row."""
+    p, q = (np.cumsum(x, axis=-1) / x.sum(axis=-1, keepdims=True) for x in (p, q))
+    return BIN_WIDTH * np.abs(p - q).sum(axis=-1)
+
+
+def test_distances_are_those_counted_by_hand():
     md, aimd = [wandering(k) for k in range(3)], [wandering(k) for k in range(10, 15)]
-    before = compare_distances(distance_histograms(md), distance_histograms(aimd), seed=0)
+    own, reference = counts_by_hand(md), counts_by_hand(aimd)
     observable = Distances()
     section = observable.compare({"MD": [gather(observable, run, [7]) for run in md]},
                                  [gather(observable, run) for run in aimd])
-    assert [row.quantity for row in section.rows[::4]] == [f"W₁ of {d.pair} distances" for d in before]
-    for k, old in enumerate(before):
+    assert [row.quantity for row in section.rows[::4]] == [f"W₁ of {pair} distances" for pair in own]
+    rng = np.random.default_rng(0)
+    halves = np.array([rng.permutation(len(aimd)) < len(aimd) // 2 for _ in range(N_SPLITS)], dtype=float)
+    for k, (p, q) in enumerate(zip(own.values(), reference.values(), strict=True)):
         distance, shared, _, outside = section.rows[4 * k : 4 * k + 4]
-        new = distance.difference["MD"]
-        assert (new.value, new.low, new.high) == pytest.approx(
-            (old.wasserstein.value, old.wasserstein.low, old.wasserstein.high))
-        assert distance.equal == pytest.approx(old.split_half)
-        assert shared.md["MD"].value == pytest.approx(old.overlap.value)
-        assert outside.md["MD"].value == pytest.approx(old.outside)
+        new, (p_all, q_all), r = distance.difference["MD"], (p.sum(axis=0), q.sum(axis=0)), BIN_WIDTH * np.arange(3000)
+        assert new.value == pytest.approx(wasserstein_distance(r, r, p_all, q_all))
+        replicas = w1(resamples(len(md), 0) @ p, resamples(len(aimd), 1) @ q)
+        expected = interval(new.value, replicas, (0.0, np.inf))
+        assert (new.low, new.high) == pytest.approx((expected.low, expected.high))
+        assert distance.equal == pytest.approx(w1(halves @ q, (1.0 - halves) @ q).mean())
+        densities = [x.reshape(-1, COARSE).sum(axis=1) / x.sum() for x in (p_all, q_all)]
+        assert shared.md["MD"].value == pytest.approx(np.minimum(*densities).sum())
+        seen = np.flatnonzero(q_all)
+        beyond = p_all[: seen[0]].sum() + p_all[seen[-1] + 1 :].sum()
+        assert outside.md["MD"].value == pytest.approx(beyond / p_all.sum())
     curve = section.plots[0].curves[0]
     assert curve.y.sum() * (curve.x[1] - curve.x[0]) == pytest.approx(1.0) and (curve.low <= curve.y).all()
 

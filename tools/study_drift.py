@@ -29,7 +29,7 @@ from rich.console import Console
 
 from dtmd.checkpoint import MODEL, file_of
 from dtmd.ensemble.record import Settings
-from dtmd.ensemble.results import read_results
+from dtmd.ensemble.results import folder_runs
 from dtmd.ensemble.runs import run_all
 from dtmd.ensemble.starts import Start, choose_starts
 from dtmd.errors import DtmdError
@@ -38,6 +38,7 @@ from dtmd.files import sha256, write_text
 from dtmd.ingest import read_aimd
 from dtmd.launcher.display import LaunchDisplay
 from dtmd.launcher.processes import processes
+from dtmd.md import read_dump
 from dtmd.observables.conservation import Conservation, conservation, total_energy_change
 from dtmd.observables.temperature import mean_temperature
 from dtmd.presentation.figures import CYCLE, DASHED, PRINT_STYLE, write_figure
@@ -169,7 +170,8 @@ def run_in_lammps(variant: Variant, timestep: float, ps: float, starts: list[Sta
 def results(variant: Variant, timestep: float) -> list[Run]:
     """Of the runs that finished."""
     runs = []
-    for trajectory in read_results([variant.runs(timestep)]).trajectories:
+    for dump, _ in folder_runs(variant.runs(timestep)).runs:
+        trajectory = read_dump(dump)
         times = (trajectory.times - trajectory.times[0]) / FS_PER_PS
         early = trajectory.window(0, int((times <= EARLY * (1 + 1e-9)).sum()))
         runs.append(Run(Path(trajectory.source).parent.name, times, total_energy_change(trajectory),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from dtmd.observables.distances import pair_distances
-from dtmd.observables.statistics import Estimate, wilson_interval
 from dtmd.trajectory import Trajectory
 
 HYDROGEN = 1
@@ -42,7 +41,6 @@ class Dissociation:
     """What happened to the bonds of one trajectory.
 
     Attributes:
-        bonds: atom index pairs followed.
         events: dissociations in order of time.
         undecided: bonds above the limit at the end, but for less than the persistence time.
         recombinations: bonds that had come apart and are short again, in order of time.
@@ -50,12 +48,11 @@ class Dissociation:
         source: of the trajectory.
     """
 
-    bonds: list[tuple[int, int]]
     events: list[Event]
     undecided: int
-    recombinations: list[Event] = field(default_factory=list)
-    followed: float = 0.0
-    source: str = ""
+    recombinations: list[Event]
+    followed: float
+    source: str
 
 
 def hydrogen_molecules(trajectory: Trajectory, limit: float) -> np.ndarray:
@@ -73,26 +70,6 @@ def hydrogen_molecules(trajectory: Trajectory, limit: float) -> np.ndarray:
     other = dict(zip(atoms.tolist(), nearest.tolist(), strict=True))
     bonds = [(a, b) for (a, b), d in zip(other.items(), shortest, strict=True) if a < b and d < limit]
     return np.array([(a, b) for a, b in bonds if other.get(b) == a], dtype=np.int64).reshape(-1, 2)
-
-
-def dissociation(trajectory: Trajectory, bonds: np.ndarray, criterion: BondCriterion) -> Dissociation:
-    """Count the dissociations of `bonds`, shape (n_bonds, 2)."""
-    follower = BondFollower(trajectory, bonds, criterion)
-    follower.add(trajectory)
-    return follower.result()
-
-
-def bond_breaks(distances: np.ndarray, times: np.ndarray, criterion: BondCriterion) -> tuple[list[int], int]:
-    """Frames in which a bond comes apart for good, and 1 if the end leaves one open (else 0).
-
-    Args:
-        distances: Å, shape (T,).
-        times: fs, shape (T,).
-    """
-    bond = _Bond(criterion)
-    bond.add(distances, times, 0)
-    breaks, open_since = bond.result(times[-1])
-    return [frame for frame, _ in breaks], int(open_since is not None)
 
 
 class _Bond:
@@ -144,7 +121,7 @@ class BondFollower:
         self._bonds = [_Bond(criterion) for _ in bonds]
         self._n_frames, self._end = 0, 0.0
 
-    def add(self, frames: Trajectory, weights: np.ndarray | None = None) -> None:
+    def add(self, frames: Trajectory, weights: np.ndarray) -> None:
         """The next frames; what time they stand for does not matter."""
         times = frames.times - self._start
         if len(self._pairs):
@@ -162,54 +139,7 @@ class BondFollower:
             mended += [Event(pair, *event) for event in bond.mended]
             open_since += [] if since is None else [since]
         events, mended = (sorted(found, key=lambda event: event.frame) for found in (events, mended))
-        return Dissociation(
-            atoms, events, len(open_since), mended, min([self._end, *open_since]), self._source
-        )
-
-
-@dataclass(frozen=True)
-class DissociationCount:
-    """Dissociations over several trajectories.
-
-    Attributes:
-        n_trajectories: those with a bond to follow in their first frame.
-        share: of these, the share with at least one dissociation, with Wilson's interval.
-        events: (source, event) of each dissociation.
-        undecided: sources of trajectories that end with a bond open for less than the persistence time.
-    """
-
-    n_trajectories: int
-    share: Estimate
-    events: list[tuple[str, Event]]
-    undecided: list[str]
-
-    @property
-    def n_dissociated(self) -> int:
-        """Trajectories with at least one dissociation."""
-        return len({source for source, _ in self.events})
-
-
-def count_dissociations(
-    trajectories: list[Trajectory], bonds: list[tuple[int, int]] | None, criterion: BondCriterion
-) -> DissociationCount | None:
-    """Follow the named bonds, by default the H–H bonds of each first frame, in every trajectory.
-
-    Returns:
-        None where no trajectory starts with such a bond.
-    """
-    results = []
-    for trajectory in trajectories:
-        followed = bonds_at_start(trajectory, bonds, criterion)
-        if len(followed):
-            results.append((trajectory.source, dissociation(trajectory, followed, criterion)))
-    if not results:
-        return None
-    events = [(source, event) for source, result in results for event in result.events]
-    n_dissociated = sum(bool(result.events) for _, result in results)
-    return DissociationCount(
-        n_trajectories=len(results), share=wilson_interval(n_dissociated, len(results)), events=events,
-        undecided=[source for source, result in results if result.undecided],
-    )
+        return Dissociation(events, len(open_since), mended, min([self._end, *open_since]), self._source)
 
 
 def bonds_at_start(

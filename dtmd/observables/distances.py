@@ -9,7 +9,6 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.geometry import complete_cell, minkowski_reduce
 
-from dtmd.observables.statistics import frame_weights
 from dtmd.trajectory import Trajectory
 
 BIN_WIDTH = 0.01
@@ -149,35 +148,6 @@ def element_pairs(numbers: np.ndarray) -> list[tuple[int, int]]:
     ]
 
 
-def species_pairs(numbers: np.ndarray) -> dict[str, np.ndarray]:
-    """All atom pairs i < j, grouped by their two elements: {"H–Pd": (P, 2), …}.
-
-    Elements in the order of their atomic numbers.
-    """
-    first, second = np.triu_indices(len(numbers), k=1)
-    low, high = np.minimum(numbers[first], numbers[second]), np.maximum(numbers[first], numbers[second])
-    chosen = {pair: (low == pair[0]) & (high == pair[1]) for pair in element_pairs(numbers)}
-    return {pair_label(*pair): np.stack([first[c], second[c]], axis=1) for pair, c in chosen.items()}
-
-
-def distance_histogram(trajectory: Trajectory, groups: dict[str, np.ndarray], stride: int = 1) -> np.ndarray:
-    """How long each distance was seen, by group of pairs.
-
-    Args:
-        groups: atom pairs (P, 2) by label, as from `species_pairs`.
-        stride: use every stride-th frame.
-
-    Returns:
-        Sum over frames of the time they stand for (fs) times the number of pairs in the bin, shape
-        (n_groups, n_bins), bins of `BIN_WIDTH` from 0; n_bins as large as needed.
-    """
-    pairs = np.concatenate(list(groups.values()))
-    group = np.repeat(np.arange(len(groups)), [len(p) for p in groups.values()])
-    weights = np.zeros(len(trajectory))
-    weights[::stride] = frame_weights(trajectory.times[::stride])
-    return _weighted_histogram(trajectory, weights, pairs, group, len(groups))
-
-
 def _weighted_histogram(
     trajectory: Trajectory, weights: np.ndarray, pairs: np.ndarray, group: np.ndarray, n_groups: int
 ) -> np.ndarray:
@@ -194,11 +164,12 @@ def _weighted_histogram(
 
 
 class PairHistogram:
-    """The distances of all pairs of a run, gathered frame by frame; as `distance_histogram`.
+    """The distances of all pairs of a run, gathered frame by frame.
 
     Attributes:
         pairs: the atomic numbers of each kind of pair.
-        counts: (n_pairs, n_bins).
+        counts: sum over frames of their weight times the number of pairs in the bin, shape (n_pairs, n_bins), bins of
+            `BIN_WIDTH` from 0; n_bins as large as needed.
     """
 
     def __init__(self, numbers: np.ndarray) -> None:

@@ -101,14 +101,6 @@ def bootstrap(
     return interval(value, np.concatenate([statistic(p) for p in _resampled(runs, seed)]), bounds)
 
 
-def mean_split_half(reference: np.ndarray, metric: Metric, seed: int) -> float | None:
-    """Mean distance between random halves of the AIMD trajectories: what equal looks like; None for one."""
-    if len(reference) < 2:
-        return None
-    in_first = _halves(len(reference), seed)
-    return float(metric(in_first @ reference, (1.0 - in_first) @ reference).mean())
-
-
 def effective_number(weights: np.ndarray) -> np.ndarray:
     """Kish's number of equal trajectories that a weighted mean is worth: (Σw)²/Σw² over the last axis."""
     return weights.sum(axis=-1) ** 2 / (weights**2).sum(axis=-1)

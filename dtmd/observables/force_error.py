@@ -18,8 +18,3 @@ def force_error_by_species(predicted: np.ndarray, reference: np.ndarray, numbers
     """
     per_atom = np.abs(predicted - reference).mean(axis=-1)
     return np.stack([per_atom[..., numbers == z].mean(axis=-1) for z in np.unique(numbers)], axis=-1)
-
-
-def force_error(predicted: np.ndarray, reference: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """L_force of each frame: the *sum* of `force_error_by_species` over the species, eV/Å, shape (…)."""
-    return force_error_by_species(predicted, reference, numbers).sum(axis=-1)

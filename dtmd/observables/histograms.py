@@ -14,11 +14,6 @@ COARSE = 5
 """Bins merged for figures and overlap, so 0.05 Å: finer bins mostly show noise."""
 
 
-def stack(histograms: list[np.ndarray], n_bins: int) -> np.ndarray:
-    """Histograms of several trajectories, (n_groups, any) each, as one array (n, n_groups, n_bins)."""
-    return np.stack([np.pad(h, ((0, 0), (0, n_bins - h.shape[1]))) for h in histograms])
-
-
 def normalised(histogram: np.ndarray) -> np.ndarray:
     """Probability of each bin; sums to one over the last axis."""
     return histogram / histogram.sum(axis=-1, keepdims=True)

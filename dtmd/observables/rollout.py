@@ -171,10 +171,3 @@ class Follower:
         nearest = np.clip(np.searchsorted(self._elapsed, elapsed - TIME_TOLERANCE), 0, len(self._elapsed) - 1)
         shared = np.flatnonzero(np.abs(self._elapsed[nearest] - elapsed) <= TIME_TOLERANCE)
         return shared, nearest[shared]
-
-
-def follow(run: Trajectory, reference: Trajectory, frame: int) -> Rollout | None:
-    """A whole run against `reference` from its `frame` on; needs forces on both sides."""
-    follower = Follower(run, reference, frame)
-    follower.add(run)
-    return follower.result()

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from dtmd.errors import DtmdError
-from dtmd.observables.rollout import TIME_TOLERANCE, Rollout, Start, find_start, follow, start_at
+from dtmd.observables.observable import NotApplicable
+from dtmd.observables.rollout import TIME_TOLERANCE, Rollout, Start, find_start, start_at
 from dtmd.observables.statistics import Estimate, interval, mean_over_runs, resamples
 from dtmd.trajectory import Trajectory
 
@@ -30,109 +31,63 @@ class RolloutRun:
 
 @dataclass(frozen=True)
 class RolloutComparison:
-    """All runs over the T steps that each of them has.
+    """Runs over T steps that each of them has.
 
     Attributes:
         elements: order of the species terms.
         n_steps: T; step 0, the AIMD frame itself, is not in the means.
-        spacing: fs between steps.
         mepa: eV/Å, mean over runs of the mean over steps of the sum over species.
         species: its terms, which sum to the MEPA.
         reference_force: the same norm of the AIMD forces: the error of a model that predicts no force.
-        start_error: L_force at step 0, eV/Å: the single-frame error on the start frames.
-        end_rmsd: Å, at step T.
         times: fs, shape (T + 1,); mean, low, high: L_force with its bootstrap band, eV/Å, (T + 1,).
         species_mean: its species terms, (T + 1, n_species).
-        rmsd: mean over runs, Å, (T + 1,).
         runs: each run.
     """
 
     elements: list[str]
     n_steps: int
-    spacing: float
     mepa: Estimate
     species: list[Estimate]
     reference_force: float
-    start_error: float
-    end_rmsd: float
     times: np.ndarray
     mean: np.ndarray
     low: np.ndarray | None
     high: np.ndarray | None
     species_mean: np.ndarray
-    rmsd: np.ndarray
     runs: list[RolloutRun]
-
-
-def compare_rollouts(
-    md: list[Trajectory],
-    aimd: list[Trajectory],
-    tolerance: float,
-    given: Mapping[str, tuple[str, int]],
-    seed: int,
-) -> tuple[RolloutComparison | None, list[tuple[str, str]]]:
-    """Follow each run that starts on an AIMD frame.
-
-    Args:
-        md: runs; atoms in the same order as in the AIMD.
-        aimd: trajectories with forces.
-        tolerance: Å, for finding the start frame.
-        given: start frames that need not be found: {MD file: (AIMD file, frame)}, files by path or name.
-        seed: of the bootstrap.
-
-    Returns:
-        The comparison (None if no run can be followed) and the runs left out with the reason.
-    """
-    runs, left_out = [], []
-    for run in md:
-        found = _follow_one(run, aimd, tolerance, given)
-        if isinstance(found, str):
-            left_out.append((run.source, found))
-        else:
-            runs.append(found)
-    runs, others = same_spacing(runs)
-    return (summarise(runs, md[0].elements, seed) if runs else None), left_out + others
 
 
 def start_of(
     first: Trajectory, aimd: Sequence[Trajectory], tolerance: float, given: Mapping[str, tuple[str, int]]
-) -> Start | str:
-    """Where a run starts on AIMD, or the reason why it cannot be followed; needs its first frame only."""
+) -> Start:
+    """Where a run starts on AIMD; needs its first frame only.
+
+    Args:
+        first: first frames of the run.
+        aimd: trajectories with forces.
+        tolerance: Å, for finding the start frame.
+        given: start frames that need not be found: {MD file: (AIMD file, frame)}, files by path or name.
+
+    Raises:
+        NotApplicable: it cannot be followed.
+        DtmdError: the start given does not exist.
+    """
     if not all(np.array_equal(reference.numbers, first.numbers) for reference in aimd):
-        return "its atoms are in another order than in the AIMD"
+        raise NotApplicable("its atoms are in another order than in the AIMD")
     known = next((given[name] for name in (first.source, Path(first.source).name) if name in given), None)
     if known is not None:
         start = _given_start(first, aimd, *known)
     else:
         start = find_start(first, aimd, tolerance)
         if start is None:
-            return f"its first frame is on no AIMD frame within {tolerance:g} Å"
+            raise NotApplicable(f"its first frame is on no AIMD frame within {tolerance:g} Å")
         if start.velocity_difference is not None and start.velocity_difference > VELOCITY_TOLERANCE:
-            return ("it starts at AIMD positions, but its velocities differ by "
-                    f"{start.velocity_difference:.1e} Å/fs")
+            raise NotApplicable("it starts at AIMD positions, but its velocities differ by "
+                                f"{start.velocity_difference:.1e} Å/fs")
     reference = aimd[start.trajectory]
     if first.forces is None or reference.forces is None:
-        return f"no forces in {first.source if first.forces is None else reference.source}"
+        raise NotApplicable(f"no forces in {first.source if first.forces is None else reference.source}")
     return start
-
-
-def followed(source: str, reference: Trajectory, start: Start, rollout: Rollout | None) -> RolloutRun | str:
-    """A run with its mean error, or the reason why there is none."""
-    if rollout is None:
-        return f"no frame after its start is at a time that {reference.source} has"
-    mepa = float(rollout.mean_errors(rollout.n_even).sum())
-    return RolloutRun(source, reference.source, start, mepa, rollout)
-
-
-def _follow_one(
-    run: Trajectory, aimd: Sequence[Trajectory], tolerance: float, given: Mapping[str, tuple[str, int]]
-) -> RolloutRun | str:
-    """The run followed, or the reason why not."""
-    start = start_of(run, aimd, tolerance, given)
-    if isinstance(start, str):
-        return start
-    reference = aimd[start.trajectory]
-    return followed(run.source, reference, start, follow(run, reference, start.frame))
 
 
 def same_spacing(runs: Sequence[RolloutRun]) -> tuple[list[RolloutRun], list[tuple[str, str]]]:
@@ -159,13 +114,9 @@ def _given_start(run: Trajectory, aimd: Sequence[Trajectory], reference: str, fr
     raise DtmdError(f"{run.source}: start given in {reference}, which is not among the AIMD files")
 
 
-def summarise(
-    runs: Sequence[RolloutRun], elements: list[str], seed: int, n_steps: int | None = None
-) -> RolloutComparison:
-    """Means over runs and over so many steps, by default as many as each run has."""
+def summarise(runs: Sequence[RolloutRun], elements: list[str], seed: int, n_steps: int) -> RolloutComparison:
+    """Means over runs and over so many steps, which each run has."""
     rollouts = [run.rollout for run in runs]
-    if n_steps is None:
-        n_steps = min(rollout.n_even for rollout in rollouts)
     errors = np.stack([rollout.force_errors[: n_steps + 1] for rollout in rollouts])
     total, means = errors.sum(axis=-1), np.stack([rollout.mean_errors(n_steps) for rollout in rollouts])
     low = high = None
@@ -173,13 +124,10 @@ def summarise(
         band = [interval(value, replicas, (0.0, np.inf)) for value, replicas in
                 zip(total.mean(axis=0), (resamples(len(runs), seed) @ total / len(runs)).T, strict=True)]
         low, high = (np.array([getattr(point, edge) for point in band]) for edge in ("low", "high"))
-    rmsd = np.mean([rollout.rmsd[: n_steps + 1] for rollout in rollouts], axis=0)
     scale = np.mean([rollout.reference_forces[1 : n_steps + 1].sum(axis=-1).mean() for rollout in rollouts])
     return RolloutComparison(
-        elements=elements, n_steps=n_steps, spacing=float(rollouts[0].times[1]),
-        mepa=mean_over_runs(means.sum(axis=-1), seed),
+        elements=elements, n_steps=n_steps, mepa=mean_over_runs(means.sum(axis=-1), seed),
         species=[mean_over_runs(term, seed) for term in means.T],
-        reference_force=float(scale), start_error=float(total[:, 0].mean()), end_rmsd=float(rmsd[-1]),
-        times=rollouts[0].times[: n_steps + 1], mean=total.mean(axis=0), low=low, high=high,
-        species_mean=errors.mean(axis=0), rmsd=rmsd, runs=list(runs),
+        reference_force=float(scale), times=rollouts[0].times[: n_steps + 1], mean=total.mean(axis=0),
+        low=low, high=high, species_mean=errors.mean(axis=0), runs=list(runs),
     )

@@ -11,9 +11,7 @@ import numpy as np
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.over_runs import means_row
 from dtmd.observables.rollout import Follower, Start
-from dtmd.observables.rollout_comparison import (
-    RolloutComparison, RolloutRun, followed, same_spacing, start_of, summarise,
-)
+from dtmd.observables.rollout_comparison import RolloutComparison, RolloutRun, same_spacing, start_of, summarise
 from dtmd.observables.section import Curve, Plot, Row, Section, Table
 from dtmd.observables.statistics import Estimate, mean_over_runs
 from dtmd.presentation.numbers import NOTHING, duration, number
@@ -47,8 +45,6 @@ class RolloutError(Observable):
 
     def start(self, first: Trajectory) -> _Rollout:
         found = start_of(first, self.aimd, self.start_tolerance, self.starts)
-        if isinstance(found, str):
-            raise NotApplicable(found)
         return _Rollout(first, self.aimd[found.trajectory], found)
 
     def compare(self, md: Mapping[str, Sequence[RolloutRun]], aimd: Sequence[RolloutRun]) -> Section:
@@ -136,10 +132,11 @@ class _Rollout:
         self._follower.add(frames)
 
     def result(self) -> RolloutRun:
-        found = followed(self._source, self._reference, self._start, self._follower.result())
-        if isinstance(found, str):
-            raise NotApplicable(found)
-        return found
+        rollout = self._follower.result()
+        if rollout is None:
+            raise NotApplicable(f"no frame after its start is at a time that {self._reference.source} has")
+        mepa = float(rollout.mean_errors(rollout.n_even).sum())
+        return RolloutRun(self._source, self._reference.source, self._start, mepa, rollout)
 
 
 def _left(run: RolloutRun, limit: float) -> float | None:

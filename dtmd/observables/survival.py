@@ -72,14 +72,12 @@ class Life:
 
     Attributes:
         observed: fs from the start to the end, or to the last frame where there is none.
-        n_bonds: bonds that were watched.
         unwatched: what could not be watched, for want of data.
     """
 
     source: str
     observed: float
     end: End | None
-    n_bonds: int
     unwatched: tuple[str, ...]
 
 
@@ -230,7 +228,7 @@ class _Watch:
 
     def result(self) -> Life:
         observed = self._last - self._start if self._end is None else self._end.time
-        return Life(self._source, observed, self._end, len(self._bonds), self._unwatched)
+        return Life(self._source, observed, self._end, self._unwatched)
 
     def _passed(self, frames: Trajectory) -> list[_Passed]:
         """The first passing of each limit; only frames with finite numbers are looked at for the others."""
