@@ -137,7 +137,7 @@ def test_the_error_against_the_number_that_sides_differ_in(aimd):
     """Article Fig. 4: training lengths in the order of their numbers, not of their names or of the command."""
     observable = RolloutError(aimd)
     errors = {"S = 16": (0.1, 0.2), "S = 1": (0.4,), "S = 4": (0.2, 0.4)}
-    sides = {side: [result(observable, started(aimd[k], 40, error, f"{side} {k}")) for k, error in enumerate(of_side)]
+    sides = {side: [gather(observable, started(aimd[k], 40, error, f"{side} {k}")) for k, error in enumerate(of_side)]
              for side, of_side in errors.items()}
     section = observable.compare(sides, [])
     plot = next(plot for plot in section.plots if plot.name == "rollout_mepa")
@@ -154,6 +154,6 @@ def test_the_error_against_the_number_that_sides_differ_in(aimd):
                                    ("S = 1", "S = x"), ("S = 1", "S = nan")])
 def test_sides_that_differ_in_more_than_a_number_are_not_drawn_against_it(aimd, names):
     observable = RolloutError(aimd)
-    runs = [result(observable, started(aimd[0], 40, 0.1, "run", n_frames=5))]
+    runs = [gather(observable, started(aimd[0], 40, 0.1, "run", n_frames=5))]
     section = observable.compare({name: runs for name in names}, [])
     assert not any(plot.name == "rollout_mepa" for plot in section.plots)

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from observable_cases import SKEWED, assert_same, gather, trajectory, wandering
 from scipy.stats import wasserstein_distance
+from vesin import NeighborList
 
+from dtmd.observables.bond_graph import pairs_nearby
 from dtmd.observables.bonds import Bonds, BondSettings
 from dtmd.observables.distance_comparison import Distances, DistanceSettings
 from dtmd.observables.distances import BIN_WIDTH, PairHistogram, minimum_image_distances, minimum_images
@@ -21,6 +23,7 @@ from dtmd.observables.observable import NotApplicable
 from dtmd.observables.rdf import SHELL, RadialDistribution, half_width
 from dtmd.observables.section import Verdict
 from dtmd.observables.statistics import frame_weights, interval, resamples
+from dtmd.trajectory import Trajectory
 
 
 @pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, False, True), (False,) * 3])
@@ -252,3 +255,26 @@ def test_bonds_of_water_and_their_rows():
     assert rows["W₁ of H–O bond lengths"].verdict["MD"] is not Verdict.DIFFERS
     assert rows["mean number of H neighbours of O"].md["MD"].value == pytest.approx(2.0)
     assert rows["mean number of O neighbours of H"].md["MD"].value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("pbc", [(False, False, False), (True, False, False), (True, True, False), (True, True, True)])
+def test_atoms_that_flew_off_change_no_pairs(pbc):
+    """vesin alone takes minutes where an atom is far off, and breaks where it is further."""
+    rng = np.random.default_rng(3)
+    cell = np.array([[7.0, 0.0, 0.0], [2.0, 6.0, 0.0], [1.0, -2.0, 9.0]])
+    positions = rng.random((1, 30, 3)) @ cell
+    pbc = np.array(pbc)
+    free = np.linalg.svd(cell[pbc])[2][pbc.sum():] if pbc.any() else np.eye(3)
+    far = positions.copy()
+    if len(free):
+        far[0, [3, 17]] += 1e8 * free[0]
+        far[0, 5] -= 1e4 * free[-1]
+    run = Trajectory(numbers=np.full(30, 6), masses=np.ones(30), pbc=pbc, cells=cell[None], times=np.zeros(1),
+                     positions=far)
+    i, j, distances = pairs_nearby(NeighborList(cutoff=3.0, full_list=False), run, 0)
+    images = np.array(list(product(*[range(-3, 4) if periodic else (0,) for periodic in pbc]))) @ cell
+    expected = [np.linalg.norm(far[0, b] - far[0, a] + images, axis=1) for a in range(30) for b in range(a + 1, 30)]
+    expected = np.sort(np.concatenate([d[d < 3.0] for d in expected]))
+    found = np.sort(distances[i != j])
+    assert len(expected) > 20
+    np.testing.assert_allclose(found, expected, atol=1e-6)

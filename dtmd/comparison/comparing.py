@@ -224,7 +224,7 @@ def _gather_all(
         raise DtmdError("a process that read MD was ended from outside, as when memory runs out; "
                         "repeat with fewer --jobs") from error
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        executor.shutdown(cancel_futures=True)
 
 
 _HERE: dict[str, object] = {}

@@ -37,12 +37,34 @@ class BondSearch:
 
     def bonds(self, frames: Trajectory, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Atom pairs (B, 2) and bond lengths, Å, (B,), of frame k."""
-        first, second, distances = self._search.compute(
-            np.ascontiguousarray(frames.positions[k], dtype=float), box=np.array(complete_cell(frames.cells[k])),
-            periodic=frames.pbc, quantities="ijd",
-        )
+        first, second, distances = pairs_nearby(self._search, frames, k)
         bonded = distances < self._limits(first, second)
         return np.stack([first, second], axis=1)[bonded].astype(np.int64), distances[bonded]
+
+
+def pairs_nearby(search: NeighborList, frames: Trajectory, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Atoms i and j and their distance in Å, each (P,), of the pairs within the cutoff of the search in frame k."""
+    cell = np.array(complete_cell(np.where(frames.pbc[:, None], frames.cells[k], 0.0)))
+    positions = without_gaps(np.asarray(frames.positions[k], dtype=float), cell[frames.pbc], search.cutoff)
+    i, j, distances = search.compute(positions, box=cell, periodic=frames.pbc, quantities="ijd")
+    return i.astype(np.int64), j.astype(np.int64), distances
+
+
+def without_gaps(positions: np.ndarray, periodic: np.ndarray, cutoff: float) -> np.ndarray:
+    """Positions (N, 3) with the empty stretches across the periodic vectors (n, 3) narrowed to just over the cutoff.
+
+    Pairs within the cutoff stay as they are and others stay beyond it, but a search that cuts space into cells does
+    not take minutes, or break, where an atom has flown off.
+    """
+    free = np.linalg.svd(periodic)[2][len(periodic):] if len(periodic) else np.eye(3)
+    for axis in free:
+        along = positions @ axis
+        order = np.argsort(along)
+        excess = np.maximum(np.diff(along[order]) - 1.01 * cutoff, 0.0)
+        shifts = np.zeros(len(positions))
+        shifts[order[1:]] = np.cumsum(excess)
+        positions = positions - shifts[:, None] * axis
+    return positions
 
 
 def molecules(n_atoms: int, pairs: np.ndarray) -> list[np.ndarray]:

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
-from ase.geometry import complete_cell
 from vesin import NeighborList
 
 from dtmd.errors import DtmdError
-from dtmd.observables.bond_graph import NONMETALS
+from dtmd.observables.bond_graph import NONMETALS, pairs_nearby
 from dtmd.observables.distances import minimum_image_distances, pair_distances
 from dtmd.observables.kaplan_meier import SurvivalCurve, kaplan_meier, longest_common_time
 from dtmd.observables.observable import Observable
@@ -331,9 +330,7 @@ def reactive_pairs(elements: Sequence[str]) -> list[tuple[str, str]]:
 def pairs_within(run: Trajectory, frame: int, limits: np.ndarray) -> np.ndarray:
     """Pairs of atoms i < j nearer than their limit (N, N) in Å in one frame, (P, 2), sorted."""
     search = NeighborList(cutoff=float(limits.max()), full_list=False)
-    cell = complete_cell(np.where(run.pbc[:, None], run.cells[frame], 0.0))
-    i, j, distances = search.compute(run.positions[frame], box=cell, periodic=run.pbc, quantities="ijd")
-    i, j = i.astype(int), j.astype(int)
+    i, j, distances = pairs_nearby(search, run, frame)
     near = (i != j) & (distances < limits[i, j])
     pairs = np.sort(np.stack([i[near], j[near]], axis=1), axis=1)
     return np.unique(pairs, axis=0)
