@@ -453,6 +453,23 @@ def test_ase_files_under_any_name(name, tmp_path):
         assert len(run.whole()) == 24 and "frame 24 is cut short" in run.notes[-1]
 
 
+def test_what_the_aimd_held_is_held_in_runs_where_it_is_at_rest(tmp_path):
+    velocities = np.ones((3, 7, 3))
+    velocities[:, 4:] = 0.0
+    numbers = np.array([1, 46, 6, 11, 1, 46, 6])
+    run = Trajectory(
+        numbers=numbers, masses=np.ones(7), pbc=np.ones(3, bool), cells=np.broadcast_to(20.0 * np.eye(3), (3, 3, 3)),
+        times=np.arange(3.0), positions=np.random.default_rng(0).random((3, 7, 3)), velocities=velocities,
+    )
+    write_store(tmp_path / "run.h5", [run])
+    fixed = np.repeat(np.arange(7) >= 4, 3).reshape(7, 3)
+    assert open_run(tmp_path / "run.h5").first.fixed is None
+    held = open_run(tmp_path / "run.h5", like=replace(run, fixed=fixed))
+    assert (held.first.fixed == fixed).all() and (held.whole().fixed == fixed).all()
+    for like in (replace(run, fixed=~fixed), replace(run, fixed=fixed, numbers=numbers[::-1].copy())):
+        assert open_run(tmp_path / "run.h5", like=like).first.fixed is None
+
+
 def test_one_trajectory_of_a_store(tmp_path):
     path, expected = tmp_path / "data.h5", moving(40)
     write_store(path, [replace(expected, source="a"), replace(moving(3), source="b")])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from dtmd.errors import DtmdError
 from dtmd.ingest.readers import ase_traj, extxyz
@@ -29,7 +32,8 @@ def open_run(
         paths: LAMMPS text dumps, plain or packed (.gz, .zst, .xz, .bz2), DCD, XTC, NetCDF, ASE trajectories,
             extended XYZ, or a store, with `STORE:NAME` for one of several trajectories in it.
         timestep: fs per MD step, or per frame where a file does not number its steps; for files without times.
-        like: a trajectory with the same atoms in the same order, for files that hold no elements (DCD, XTC, NetCDF).
+        like: AIMD of the system. Where it has the same atoms in the same order, files without elements (DCD, XTC,
+            NetCDF) have its elements, and components that it held are held in runs where they are at rest at first.
         watch: told the number of bytes read from text files while their blocks are read, for progress.
 
     Raises:
@@ -40,7 +44,18 @@ def open_run(
         raise DtmdError("no file of MD; give at least one")
     if timestep is not None and not 0.0 < timestep < math.inf:
         raise DtmdError(f"{paths[0]}: a time step of {timestep:g} fs; give --timestep above 0")
-    return MDRun([_opened(Path(path), timestep, like, watch) for path in paths])
+    parts = [_opened(Path(path), timestep, like, watch) for path in paths]
+    return MDRun(parts if like is None else [_held(part, like) for part in parts])
+
+
+def _held(part: Part, like: Trajectory) -> Part:
+    """No file of MD says which atoms were held, and they do not count for the temperature."""
+    velocities = part.first.velocities
+    if like.fixed is None or part.fixed is not None or velocities is None:
+        return part
+    if not np.array_equal(part.numbers, like.numbers) or velocities[0][like.fixed].any():
+        return part
+    return replace(part, fixed=like.fixed)
 
 
 def read_dump(path: Path | str, timestep: float | None = None) -> Trajectory:
