@@ -251,7 +251,15 @@ def test_the_verdict_of_a_section_is_its_worst_and_names_its_row():
             ("z", {"a": Verdict.UNDECIDED})))
     section = simple(rows=[first, second, third])
     assert [verdict_of(section, side) for side in "abc"] == [Verdict.DIFFERS, Verdict.UNDECIDED, None]
-    assert [line.row.quantity for line in summary_lines([section], ["a", "b"])] == ["y", "x"]
+    (line,) = summary_lines([section], ["a", "b"])
+    assert (line.quantity, line.aimd) == ("", "–")
+    assert {side: cell.quantity for side, cell in line.cells.items()} == {"a": "y", "b": "x"}
+    (line,) = summary_lines([section], ["a"])
+    assert (line.quantity, line.cells["a"].quantity, line.cells["a"].value) == ("y", "", "1.00")
+    judged = replace(first, md={side: Estimate(1.0, 0.5, 1.5) for side in "abc"})
+    texts = [[unbroken(cell.value) for cell in summary_lines([simple(rows=[judged])], sides)[0].cells.values()]
+             for sides in (["a", "b"], ["a", "b", "c"])]
+    assert texts == [["1.00 (0.50 to 1.50)"] * 2, ["1.00"] * 3]
     assert tally([section, section], "a") == {Verdict.DIFFERS: 2}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dtmd.comparison_report.curves import AIMD
 from dtmd.comparison_report.text import estimate_text, value_text
@@ -12,6 +12,8 @@ from dtmd.observables.statistics import Estimate
 from dtmd.presentation.numbers import GAP, NOTHING
 
 N_KEY_FIGURES = 3
+MOST_IN_FULL = 2
+"""Sides up to which the summary has intervals."""
 
 _WORST_FIRST = (Verdict.DIFFERS, Verdict.UNDECIDED, Verdict.AGREES)
 
@@ -21,26 +23,29 @@ class Cell:
     """What a line says of one side.
 
     Attributes:
+        quantity: by which the verdict of this side fell; empty where it is that of the line.
         value: with its interval; empty where the row has none.
         difference: how far it is from the AIMD, in words; empty where it is not known.
     """
 
     verdict: Verdict | None
+    quantity: str
     value: str
     difference: str
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the summary: the number of an observable by which the verdict of a side fell.
+    """One line of the summary: an observable by the number that decided the verdict of each side.
 
     Attributes:
-        aimd: its number with its interval, or how far apart its halves are.
-        cells: of each side that the number is known of.
+        quantity: where one decided for all sides.
+        aimd: its number with its interval, or how far apart its halves are; likewise.
+        cells: of each side that a number is known of.
     """
 
     section: Section
-    row: Row
+    quantity: str
     aimd: str
     cells: dict[str, Cell]
 
@@ -51,24 +56,24 @@ def verdict_of(section: Section, side: str) -> Verdict | None:
     return next((verdict for verdict in _WORST_FIRST if verdict in found), None)
 
 
-def deciding_rows(section: Section, sides: Sequence[str]) -> list[Row]:
-    """The first row with the verdict of the section, of each side; the first row of all if none is judged."""
-    rows: list[Row] = []
-    for side in sides:
-        worst = verdict_of(section, side)
-        deciding = next((row for row in section.rows if worst and row.verdict.get(side) is worst), None)
-        if deciding is not None and not any(deciding is row for row in rows):
-            rows.append(deciding)
-    return rows or list(section.rows[:1])
+def deciding_row(section: Section, side: str) -> Row | None:
+    """The first row with the verdict of the section, or the first that says anything of a side that is not judged."""
+    worst = verdict_of(section, side)
+    rows = [row for row in section.rows if known_sides(row, [side]) and row.verdict.get(side) is worst]
+    return rows[0] if rows else None
 
 
 def summary_lines(sections: Sequence[Section], sides: Sequence[str]) -> list[Line]:
-    """The lines of all sections that have numbers."""
+    """The lines of all sections that have numbers; with many sides without the intervals, which are in the sections."""
     lines = []
     for section in sections:
-        for row in deciding_rows(section, sides):
-            cells = {side: cell_of(row, side) for side in known_sides(row, sides)}
-            lines.append(Line(section, row, aimd_text(row), cells))
+        rows = {side: row for side in sides if (row := deciding_row(section, side)) is not None}
+        if not section.rows:
+            continue
+        shared = next(iter(rows.values()), section.rows[0])
+        alike = all(row is shared for row in rows.values())
+        cells = {side: _cell(row, side, named=not alike, short=len(sides) > MOST_IN_FULL) for side, row in rows.items()}
+        lines.append(Line(section, _named(shared) if alike else "", aimd_text(shared) if alike else NOTHING, cells))
     return lines
 
 
@@ -79,18 +84,25 @@ def aimd_text(row: Row) -> str:
     return estimate_text(row.aimd)
 
 
-def cell_of(row: Row, side: str) -> Cell:
-    """What a row says of one side, in short."""
+def _cell(row: Row, side: str, named: bool, short: bool) -> Cell:
+    """What a row says of one side, with the name of its quantity or without, with intervals or without."""
     difference = ""
     if side in row.difference:
-        apart = row.difference[side]
+        apart = replace(row.difference[side], low=None, high=None) if short else row.difference[side]
         if row.equal is None:
             difference = f"{estimate_text(apart, signed=True)} from AIMD"
         else:
             difference = f"{estimate_text(apart)} apart"
             if row.equal > 0.0:
                 difference += f", {value_text(apart.value / row.equal, 2)}{GAP}×{GAP}AIMD halves"
-    return Cell(row.verdict.get(side), _text(row.md.get(side)), difference)
+    value = row.md.get(side)
+    if value is not None and short:
+        value = replace(value, low=None, high=None)
+    return Cell(row.verdict.get(side), _named(row) if named else "", _text(value), difference)
+
+
+def _named(row: Row) -> str:
+    return f"{row.quantity} ({row.unit})" if row.unit else row.quantity
 
 
 @dataclass(frozen=True)

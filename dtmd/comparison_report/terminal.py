@@ -16,11 +16,10 @@ from dtmd.presentation.numbers import NOTHING
 def summary_table(sections: Sequence[Section], header: Header) -> Table:
     """The number of each observable by which the verdict fell, on all sides."""
     sides = side_names(sections, header)
-    table = Table("observable", "number", "AIMD", *sides)
+    table = Table("observable", "AIMD", *sides)
     for line in summary_lines(sections, sides):
-        unit = f" ({line.row.unit})" if line.row.unit else ""
         cells = [_cell(line.cells[side]) if side in line.cells else NOTHING for side in sides]
-        table.add_row(line.section.title, line.row.quantity + unit, line.aimd, *cells)
+        table.add_row("\n".join(filter(None, (line.section.title, line.quantity))), line.aimd, *cells, end_section=True)
     return table
 
 
@@ -31,5 +30,5 @@ def notes(header: Header) -> list[str]:
 
 
 def _cell(cell: Cell) -> str:
-    parts = [cell.verdict.value if cell.verdict else "", cell.value or cell.difference]
-    return ": ".join(part for part in parts if part)
+    parts = (cell.verdict.value if cell.verdict else "", cell.quantity, cell.value or cell.difference)
+    return "\n".join(filter(None, parts))
