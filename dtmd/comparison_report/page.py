@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dtmd.comparison_report.curves import side_names
 from dtmd.comparison_report.data import figure_data, file_names, side_colours
 from dtmd.comparison_report.header import Header
-from dtmd.comparison_report.summary import key_plots, number_lines, summary_lines, tally, verdict_of
+from dtmd.comparison_report.summary import MOST_IN_FULL, key_plots, number_lines, summary_lines, tally, verdict_of
 from dtmd.observables.section import Section, Verdict
 from dtmd.presentation.page import render_page
 
@@ -37,7 +37,7 @@ def report_html(sections: Sequence[Section], header: Header) -> str:
     }
     return render_page(
         _TEMPLATE, filters, header=header, sections=sections, sides=sides, colours=side_colours(sides),
-        figures=figures, lines=summary_lines(sections, sides), long_table=LONG_TABLE,
-        tallies={side: tally(sections, side) for side in sides}, keys=key_plots(sections, sides),
+        figures=figures, lines=summary_lines(sections, sides), in_full=len(sides) <= MOST_IN_FULL,
+        long_table=LONG_TABLE, tallies={side: tally(sections, side) for side in sides}, keys=key_plots(sections, sides),
         verdict_of=verdict_of,
     )

@@ -8,18 +8,22 @@ from rich.table import Table
 
 from dtmd.comparison_report.curves import side_names
 from dtmd.comparison_report.header import Header
-from dtmd.comparison_report.summary import Cell, summary_lines
+from dtmd.comparison_report.summary import MOST_IN_FULL, Cell, summary_lines
 from dtmd.observables.section import Section
 from dtmd.presentation.numbers import NOTHING
 
 
 def summary_table(sections: Sequence[Section], header: Header) -> Table:
-    """The number of each observable by which the verdict fell, on all sides."""
+    """The verdicts on all observables, and the numbers by which they fell where there is room for them."""
     sides = side_names(sections, header)
-    table = Table("observable", "AIMD", *sides)
+    in_full = len(sides) <= MOST_IN_FULL
+    table = Table("observable", *(["AIMD"] if in_full else []), *sides)
     for line in summary_lines(sections, sides):
-        cells = [_cell(line.cells[side]) if side in line.cells else NOTHING for side in sides]
-        table.add_row("\n".join(filter(None, (line.section.title, line.quantity))), line.aimd, *cells, end_section=True)
+        cells = [_cell(line.cells[side], in_full) if side in line.cells else NOTHING for side in sides]
+        if in_full:
+            table.add_row(_lines(line.section.title, line.quantity), line.aimd, *cells, end_section=True)
+        else:
+            table.add_row(line.section.title, *cells)
     return table
 
 
@@ -29,6 +33,12 @@ def notes(header: Header) -> list[str]:
     return told + [f"skipped: {observable}: {reason}" for observable, reason in header.skipped]
 
 
-def _cell(cell: Cell) -> str:
-    parts = (cell.verdict.value if cell.verdict else "", cell.quantity, cell.value or cell.difference)
-    return "\n".join(filter(None, parts))
+def _cell(cell: Cell, in_full: bool) -> str:
+    verdict = cell.verdict.value if cell.verdict else ""
+    if not in_full:
+        return verdict or cell.value
+    return _lines(verdict, cell.quantity, cell.value or cell.difference)
+
+
+def _lines(*texts: str) -> str:
+    return "\n".join(filter(None, texts))
