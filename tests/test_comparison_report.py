@@ -263,6 +263,13 @@ def test_the_verdict_of_a_section_is_its_worst_and_names_its_row():
     assert tally([section, section], "a") == {Verdict.DIFFERS: 2}
 
 
+def test_a_distance_from_a_single_trajectory_has_no_sign():
+    row = Row("W₁", "Å", None, {}, {"a": Estimate(0.2)}, verdict={"a": Verdict.UNDECIDED})
+    assert summary_lines([simple(rows=[row])], ["a"])[0].cells["a"].difference == "0.200 apart"
+    signed = replace(row, aimd=Estimate(1.0), md={"a": Estimate(1.2)})
+    assert summary_lines([simple(rows=[signed])], ["a"])[0].cells["a"].difference == "+0.200 from AIMD"
+
+
 def test_the_key_figures_are_first_of_what_differs():
     made = [simple(title=title, rows=[Row("q", "", None, {}, verdict=verdict)]) for title, verdict in (
         ("agrees", {"MD": Verdict.AGREES}), ("none", {}), ("differs", {"MD": Verdict.DIFFERS}),

@@ -89,16 +89,21 @@ def _cell(row: Row, side: str, named: bool, short: bool) -> Cell:
     difference = ""
     if side in row.difference:
         apart = replace(row.difference[side], low=None, high=None) if short else row.difference[side]
-        if row.equal is None:
+        if not _is_distance(row):
             difference = f"{estimate_text(apart, signed=True)} from AIMD"
         else:
             difference = f"{estimate_text(apart)} apart"
-            if row.equal > 0.0:
+            if row.equal:
                 difference += f", {value_text(apart.value / row.equal, 2)}{GAP}×{GAP}AIMD halves"
     value = row.md.get(side)
     if value is not None and short:
         value = replace(value, low=None, high=None)
     return Cell(row.verdict.get(side), _named(row) if named else "", _text(value), difference)
+
+
+def _is_distance(row: Row) -> bool:
+    """Whether its differences have no sign; how far apart equal sides are is not known of a single trajectory."""
+    return row.equal is not None or (row.aimd is None and not row.md)
 
 
 def _named(row: Row) -> str:
@@ -122,7 +127,7 @@ def number_lines(row: Row, sides: Sequence[str]) -> list[NumberLine]:
         halves = "" if row.equal is None else f"{value_text(row.equal)} between halves"
         lines.append(NumberLine(AIMD, _text(row.aimd), halves, None))
     for side in known_sides(row, sides):
-        difference = _text(row.difference.get(side), signed=row.equal is None)
+        difference = _text(row.difference.get(side), signed=not _is_distance(row))
         lines.append(NumberLine(side, _text(row.md.get(side)), difference, row.verdict.get(side)))
     return lines or [NumberLine("", NOTHING, "", None)]
 
