@@ -94,6 +94,11 @@ def test_a_crash_is_a_result_and_is_not_repeated(tmp_path, name, reason):
     state = state_of(run.folder)
     assert not failed and state["state"] == "crashed" and re.fullmatch(reason + ".*", state["problem"])
     assert frames_of(run).times[-1] == 0.5 * state["steps"] > 0.0
+    frames = (run.folder / "run.lammpstrj").read_bytes()
+    (run.folder / "run.lammpstrj").write_bytes(b"")  # as of a crash before the first frame
+    (result,) = results_of(batch, Survival()).runs
+    assert (result.dump, result.life.observed, result.alive) == (None, 0.0, False) and result.crash == state["problem"]
+    (run.folder / "run.lammpstrj").write_bytes(frames)
     written = (run.folder / "state.json").stat().st_mtime_ns
     crash_test(tmp_path, [calculator(tmp_path, name)], starts(2), protocol(n=2))
     assert (run.folder / "state.json").stat().st_mtime_ns == written

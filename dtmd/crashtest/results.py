@@ -78,7 +78,7 @@ def _result(name: str, folder: Path, state: dict, survival: Survival) -> RunResu
     crash = state["problem"].splitlines()[0] if state["state"] == CRASHED else None
     dump = folder / DUMP
     has_frames = dump.exists() and dump.stat().st_size > 0  # a crash at the very start leaves none
-    life, n_frames = life_of(open_run(dump), survival) if has_frames else (Life(str(dump), 0.0, None, 0, ()), 0)
+    life, n_frames = life_of(open_run(dump), survival) if has_frames else (Life(str(dump), 0.0, None, ()), 0)
     if crash is not None and life.end is None:
         life = replace(life, end=End(n_frames, life.observed, (crash,), None))
     seconds, steps = state.get("md_seconds", 0.0), state["steps"]
