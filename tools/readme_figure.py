@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from dtmd.presentation.figures import CYCLE
 
 AIMD_COLOUR = "#5b6470"
+SHOWN = ("S = 1", "S = 4")
 
 
 def main(comparison: Path, out: Path) -> None:
@@ -19,9 +21,9 @@ def main(comparison: Path, out: Path) -> None:
     plots = {plot["name"]: plot for section in sections for plot in section["plots"]}
     figure = Figure(figsize=(10, 3.4), layout="constrained", dpi=150)
     left, right = figure.subplots(1, 2)
-    draw(left, plots["rollout"], xlabel="time since the unseen AIMD frame (fs)")
-    draw(right, plots["distances-h-h"], xlabel="H–H distance (Å)")
-    right.set_xlim(0.4, 8.0)
+    draw(left, plots["rollout"], xlabel="time since the unseen AIMD frame (fs)", shown=SHOWN)
+    draw(right, plots["distances-pd-pd"], xlabel="Pd–Pd distance (Å)", shown=(*SHOWN, "AIMD"))
+    right.set_xlim(2.0, 6.0)
     for axes in (left, right):
         axes.set_ylim(0, None)
         axes.spines[["top", "right"]].set_visible(False)
@@ -29,11 +31,10 @@ def main(comparison: Path, out: Path) -> None:
     figure.savefig(out)
 
 
-def draw(axes: Axes, plot: dict, xlabel: str) -> None:
-    """All curves of a plot with their bands, the AIMD in grey."""
-    sides = [curve["side"] for curve in plot["curves"] if curve["side"] != "AIMD"]
-    for curve in plot["curves"]:
-        colour = AIMD_COLOUR if curve["side"] == "AIMD" else CYCLE[sides.index(curve["side"])]
+def draw(axes: Axes, plot: dict, xlabel: str, shown: Sequence[str]) -> None:
+    """The curves of these sides with their bands, the AIMD in grey."""
+    for curve in sorted((c for c in plot["curves"] if c["side"] in shown), key=lambda c: shown.index(c["side"])):
+        colour = AIMD_COLOUR if curve["side"] == "AIMD" else CYCLE[shown.index(curve["side"])]
         if curve["low"] is not None:
             axes.fill_between(curve["x"], curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
         axes.plot(curve["x"], curve["y"], color=colour, linewidth=1.4, label=curve["side"])
