@@ -41,6 +41,8 @@ class DataConfig(_Section):
         timestep: fs between frames, for files that do not say it.
         allow: names of checks of the AIMD that may fail.
         mixed_timesteps: take runs of different Δt, though rollouts of as many frames then last differently long.
+        mixed_labels: take AIMD and frames that potentials have labelled together, or those of several potentials,
+            though their energies may be of different levels of theory.
         stride: steps between the first frames of training subsequences.
         validation_points: rollouts of a validation, spread evenly over the validation trajectories.
     """
@@ -52,6 +54,7 @@ class DataConfig(_Section):
     timestep: float | None = Field(default=None, gt=0)
     allow: list[str] = Field(default_factory=list)
     mixed_timesteps: bool = False
+    mixed_labels: bool = False
     stride: int = Field(default=1, ge=1)
     validation_points: int = Field(default=256, ge=1)
 
@@ -63,7 +66,8 @@ class CurriculumConfig(_Section):
         lengths: S of each stage; one that is repeated trains on at that S, with the learning rate reset.
         epoch_points: subsequences of an epoch, after which comes a validation; those of the next epochs follow
             until all have been seen, then all are shuffled anew. None, or more than there are, takes all.
-        validation_length: frames of a validation rollout, S_val.
+        validation_length: frames of a validation rollout, S_val; 1 judges by the forces on the frames themselves. With
+            that and lengths [1], frames need neither velocities nor a time step.
         learning_rate: of the first stage.
         reset_learning_rate: of each later stage.
         minimum_learning_rate: a stage ends when the patience runs out at this rate.
@@ -78,7 +82,7 @@ class CurriculumConfig(_Section):
 
     lengths: list[int] = Field(default_factory=lambda: list(range(1, 12)), min_length=1)
     epoch_points: int | None = Field(default=None, ge=1)
-    validation_length: int = Field(default=60, ge=2)
+    validation_length: int = Field(default=60, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     reset_learning_rate: float = Field(default=1e-4, gt=0)
     minimum_learning_rate: float = Field(default=2e-6, gt=0)

@@ -62,7 +62,7 @@ class Subsequences:
         long_enough = [t for t in trajectories if len(t) >= length]
         self.n_left_out = sum(map(len, trajectories)) - sum(map(len, long_enough))
         self._length, self._stride = length, stride
-        self._pieces = [_Piece.of(t, potential) for t in long_enough]
+        self._pieces = [_Piece.of(t, potential, in_time=length > 1) for t in long_enough]
         self._ends = np.cumsum([(len(t) - length) // stride + 1 for t in long_enough])
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ class _Piece:
     Attributes:
         species: index into the potential's elements, int64 (N,).
         masses: u, (N,), infinite for atoms that are held.
-        timestep: fs; 0 for a single frame, which only S = 1 can use.
+        timestep: fs; 0 where frames are not followed in time, at S = 1.
     """
 
     source: str
@@ -137,20 +137,21 @@ class _Piece:
     energies: np.ndarray
 
     @classmethod
-    def of(cls, trajectory: Trajectory, potential: Potential) -> _Piece:
-        check_labels(trajectory)
-        names = ("pbc", "cells", "positions", "velocities", "forces", "energies")
+    def of(cls, trajectory: Trajectory, potential: Potential, in_time: bool) -> _Piece:
+        check_labels(trajectory, in_time)
+        velocities = trajectory.velocities if in_time else np.broadcast_to(0.0, trajectory.positions.shape)
         return cls(
             trajectory.source, potential.species_of(trajectory.symbols, trajectory.source).numpy(),
-            _masses(trajectory), trajectory.timestep if len(trajectory) > 1 else 0.0,
-            *(np.asarray(getattr(trajectory, name)) for name in names),
+            _masses(trajectory), trajectory.timestep if in_time else 0.0,
+            *map(np.asarray, (trajectory.pbc, trajectory.cells, trajectory.positions, velocities, trajectory.forces,
+                              trajectory.energies)),
         )
 
 
-def check_labels(trajectory: Trajectory) -> None:
-    """Raises DtmdError where something is missing that training needs."""
+def check_labels(trajectory: Trajectory, in_time: bool) -> None:
+    """Raises DtmdError where something is missing that training needs; velocities where frames are followed in time."""
     for name in ("velocities", "forces", "energies"):
-        if getattr(trajectory, name) is None:
+        if getattr(trajectory, name) is None and (in_time or name != "velocities"):
             raise DtmdError(f"{trajectory.source}: no {name}; training needs them, leave the trajectory out")
 
 

@@ -139,10 +139,10 @@ class Trainer:
         """Train until the curriculum is finished."""
         logger.info(
             "%d training subsequences from %d trajectories, %d to an epoch; %d validation rollouts of %d frames from "
-            "%d others; Δt %s fs; %d parameters; ranks: %d on %s", len(self.points), len(self.data.training),
+            "%d others; %s; %d parameters; ranks: %d on %s", len(self.points), len(self.data.training),
             self.epoch_points, len(self.validation_indices), self.config.curriculum.validation_length,
-            len(self.data.validation), ", ".join(f"{timestep:g}" for timestep in self.data.timesteps),
-            sum(p.numel() for p in self.potential.parameters()), self.ranks.size, self.device.type,
+            len(self.data.validation), self._timesteps, sum(p.numel() for p in self.potential.parameters()),
+            self.ranks.size, self.device.type,
         )
         if len(self.validation_indices) < self.config.data.validation_points:
             logger.info("these are all validation rollouts there are, data.validation_points asks for %d",
@@ -182,6 +182,11 @@ class Trainer:
             raise DtmdError(f"{self.run_dir}: every validation rollout came to forces that are not finite, so there "
                             "is no model; train longer at S = 1, or lower curriculum.validation_length")
         return self.run_dir / MODEL
+
+    @property
+    def _timesteps(self) -> str:
+        timesteps = ", ".join(f"{timestep:g}" for timestep in self.data.timesteps)
+        return f"Δt {timesteps} fs" if timesteps else "frames are not followed in time"
 
     def _train_epoch(self) -> None:
         batch_size = self.config.optimizer.batch_size

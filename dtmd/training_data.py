@@ -32,11 +32,16 @@ SAME_TIMESTEP = 1.01
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Whole trajectories for training and for validation, and a hash over their files."""
+    """Whole trajectories for training and for validation, and a hash over their files.
+
+    Attributes:
+        in_time: those that rollouts follow, which have one Δt; single frames serve for the others.
+    """
 
     training: list[Trajectory]
     validation: list[Trajectory]
     digest: str
+    in_time: list[Trajectory]
 
     @property
     def elements(self) -> list[str]:
@@ -46,9 +51,9 @@ class TrainingData:
 
     @property
     def timesteps(self) -> dict[float, str]:
-        """The different Δt of the runs, fs, ascending, each with one that has it."""
+        """The different Δt of the runs that rollouts follow, fs, ascending, each with one that has it."""
         different: dict[float, str] = {}
-        for timestep, source in sorted((t.timestep, t.source) for t in self.training + self.validation if len(t) > 1):
+        for timestep, source in sorted((t.timestep, t.source) for t in self.in_time if len(t) > 1):
             if not different or timestep > SAME_TIMESTEP * max(different):
                 different[timestep] = source
         return different
@@ -104,7 +109,8 @@ def load_training_data(config: TrainConfig, watch: Watch = unwatched) -> Trainin
     """Read, check and split the AIMD that the config names; `watch` follows the reading.
 
     Raises:
-        DtmdError: bad files; a run in both sets; runs of different Δt; a stride longer than the runs.
+        DtmdError: bad files; a run in both sets; runs of different Δt; labels of different origin; a stride longer than
+            the runs.
     """
     data = config.data
     training = read_aimd(data.train, data.timestep, data.allow, watch)
@@ -119,19 +125,34 @@ def load_training_data(config: TrainConfig, watch: Watch = unwatched) -> Trainin
         if both:
             raise DtmdError(f"{min(both)}: is in data.train and in data.validation; "
                             "validation needs unseen trajectories")
-    for trajectory in training + validation:
-        check_labels(trajectory)
+    parts = (training, max(config.curriculum.lengths) > 1), (validation, config.curriculum.validation_length > 1)
+    for part, in_time in parts:
+        for trajectory in part:
+            check_labels(trajectory, in_time)
     longest = max(training, key=len)
     if data.stride > len(longest):
         raise DtmdError(f"data.stride {data.stride} is more than the {len(longest)} frames of the longest trajectory, "
                         f"{longest.source}; give the steps from one training subsequence to the next")
-    read = TrainingData(training, validation, digest_of(training + validation))
+    read = TrainingData(training, validation, digest_of(training + validation),
+                        [t for part, in_time in parts if in_time for t in part])
     if len(read.timesteps) > 1 and not data.mixed_timesteps:
         raise DtmdError("the runs have different Δt: "
                         + "; ".join(f"{dt:g} fs in {source}" for dt, source in list(read.timesteps.items())[:4])
                         + ". As many frames are then differently long times; leave some out or, if that is meant, set "
                         "data.mixed_timesteps: true")
+    if not data.mixed_labels:
+        _check_same_labels(training + validation)
     return read
+
+
+def _check_same_labels(trajectories: list[Trajectory]) -> None:
+    origins = {t.origin.labels or "AIMD": t.source for t in trajectories}
+    if len(origins) > 1:
+        raise DtmdError("energies and forces are of different origin: "
+                        + "; ".join(f"{labels} in {source}" for labels, source in list(origins.items())[:4])
+                        + ". Their levels of theory may differ; train on those of each apart, first on one and then, "
+                        "with start_from, on the other, or, if their energies have been aligned, set "
+                        "data.mixed_labels: true")
 
 
 def digest_of(trajectories: list[Trajectory]) -> str:

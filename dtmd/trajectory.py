@@ -43,6 +43,7 @@ class Origin:
         timestep_from: where the time step is written, such as "POTIM", or how it was found.
         settings: of the calculation, as far as the reader keeps them.
         checks: all checks with their findings.
+        labels: what gave energies and forces, where that is a potential in place of the run's own method.
     """
 
     run: str = ""
@@ -53,6 +54,7 @@ class Origin:
     timestep_from: str = ""
     settings: Mapping[str, str | float] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
+    labels: str = ""
 
 
 @dataclass(frozen=True)

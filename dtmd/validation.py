@@ -36,8 +36,15 @@ class Validation:
 
     @property
     def mepa(self) -> float:
-        """Mean over the steps after the start frame of the sum over species, eV/Å (article eq. 13)."""
-        return math.inf if self.diverged else float(self.by_step[1:].sum(axis=1).mean())
+        """Mean over the steps after the start frame of the sum over species, eV/Å (article eq. 13).
+
+        Where there are no steps it is the sum for the start frames.
+        """
+        return math.inf if self.diverged else float(self._judged.sum(axis=1).mean())
+
+    @property
+    def _judged(self) -> np.ndarray:
+        return self.by_step[1:] if len(self.by_step) > 1 else self.by_step
 
     def as_dict(self) -> dict:
         """For the metrics file; an error of a diverged rollout is null."""
@@ -45,7 +52,7 @@ class Validation:
             return {"mepa": None, "diverged": True}
         return {
             "mepa": self.mepa,
-            "by_species": dict(zip(self.elements, self.by_step[1:].mean(axis=0).tolist(), strict=True)),
+            "by_species": dict(zip(self.elements, self._judged.mean(axis=0).tolist(), strict=True)),
             "first_frame": float(self.by_step[0].sum()),
             "last_frame": float(self.by_step[-1].sum()),
             "energy_per_atom": self.energy_error,

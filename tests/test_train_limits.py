@@ -125,7 +125,8 @@ def test_runs_of_different_time_steps_are_refused_unless_meant(tmp_path, caplog)
     with pytest.raises(DtmdError, match="different Δt: 0.5 fs in .*; 1 fs in .*changed.*data.mixed_timesteps: true"):
         train_in(tmp_path, data=data)
     with caplog.at_level(logging.INFO, "dtmd"):
-        train_in(tmp_path, data=data | {"mixed_timesteps": True, "stride": 100}, curriculum=S1 | {"max_epochs": 1})
+        train_in(tmp_path, data=data | {"mixed_timesteps": True, "stride": 100},
+                 curriculum=S1 | {"lengths": [2], "max_epochs": 1})
     assert "Δt 0.5, 1 fs" in caplog.text
 
 

@@ -34,7 +34,7 @@ def describe(
         "training": _size(data.training) | {"subsequences": len(points)},
         "validation": _size(data.validation) | {"rollouts": len(rollouts)},
         "systems": sorted({Formula.from_list(t.symbols).format("hill") for t in everything}),
-        "timesteps_fs": sorted({round(t.timestep, 6) for t in everything}),
+        "timesteps_fs": sorted({round(t.timestep, 6) for t in data.in_time if len(t) > 1}),
         "reference_energies_eV": {element: round(value, 6) for element, value in zip(
             potential.elements, potential.reference_energies.tolist(), strict=True)},
         "parameters": sum(p.numel() for p in potential.parameters()),
