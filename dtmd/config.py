@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,6 +13,7 @@ from dtmd.errors import DtmdError
 from dtmd.models import ModelConfig
 from dtmd.models.egnn import EGNNConfig
 from dtmd.resources import embedded
+from dtmd.yaml_files import read_yaml, unknown_key
 
 PRESETS = ("article", "small", "production")
 """Files in dtmd/presets/ whose values a config may start from."""
@@ -247,12 +247,7 @@ def load_config(path: Path | None) -> TrainConfig:
         DtmdError: names the file, the key, what is wrong and the nearest valid key.
     """
     path = path or embedded("inputs") / "h2pd6.yaml"
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise DtmdError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML config") from error
-    except yaml.YAMLError as error:
-        raise DtmdError(f"{path}: not valid YAML: {error}") from error
+    content = read_yaml(path, "the path of a YAML config")
     if not isinstance(content, dict):
         raise DtmdError(f"{path}: a config is a mapping of keys to values, this is {type(content).__name__}")
     content.setdefault("name", path.stem)
@@ -337,11 +332,7 @@ def _describe(where: str, problem: dict) -> str:
     if problem["type"] != "extra_forbidden":
         key = ".".join([*parents, name])
         return f"{where}: {key}: {problem['msg']} (found {problem['input']!r})"
-    section = _section(parents)
-    valid = list(section.model_fields)
-    (nearest,) = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
-    key = ".".join([*parents[:1], name])
-    return f"{where}: unknown key {key}; did you mean {nearest}? Valid here: {', '.join(valid)}"
+    return unknown_key(where, name, list(_section(parents).model_fields), parents[0] if parents else "")
 
 
 def _section(parents: list[str]) -> type[BaseModel]:

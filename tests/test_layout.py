@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "dtmd"
 
 LAYERS = """
 errors units resources children pieces
-files trajectory memory factories
+files yaml_files trajectory memory factories
 presentation neighbor_sets
 models store launcher
 structures config
@@ -41,8 +41,8 @@ __main__
 """
 
 RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module in line.split()}
-LIGHT = ("plugin", "resources", "errors", "units", "files", "trajectory", "store", "ingest", "md", "ingestion",
-         "observables", "comparison", "comparison_report", "presentation", "launcher", "lmp", "children")
+LIGHT = ("plugin", "resources", "errors", "units", "files", "yaml_files", "trajectory", "store", "ingest", "md",
+         "ingestion", "observables", "comparison", "comparison_report", "presentation", "launcher", "lmp", "children")
 
 
 def imports(path: Path) -> set[str]:

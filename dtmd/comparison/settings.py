@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
-from inspect import Parameter, signature
+from inspect import signature
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -30,6 +29,7 @@ from dtmd.observables.spectrum import Spectrum
 from dtmd.observables.survival import Survival
 from dtmd.observables.temperature import Temperature
 from dtmd.trajectory import Trajectory
+from dtmd.yaml_files import mapping, read_yaml, unknown_key
 
 _KINDS: Mapping[type[Observable], Callable[..., object] | None] = {
     RolloutError: None, Distances: DistanceSettings, RadialDistribution: RDFSettings,
@@ -88,15 +88,9 @@ def load_settings(path: Path | None, starts: Mapping[str, tuple[str, int]] | Non
     """
     if path is None:
         return ComparisonSettings(starts=starts or {})
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DtmdError(f"{path}: cannot be read ({error.strerror}); give a YAML file of observables") from error
-    except yaml.YAMLError as error:
-        raise DtmdError(f"{path}: not valid YAML: {error}") from error
-    content = _mapping(content, str(path))
+    content = mapping(read_yaml(path, "a YAML file of observables"), str(path))
     _check_keys(content, ["observables"], str(path))
-    named = _mapping(content.get("observables"), f"{path}: observables")
+    named = mapping(content.get("observables"), f"{path}: observables")
     _check_keys(named, list(KINDS), f"{path}: observables")
     chosen = {}
     for name in KINDS:
@@ -113,7 +107,7 @@ def _settable(kind: type[Observable]) -> Callable[..., object]:
 
 def _arguments(make: Callable[..., object], content: object, where: str) -> dict[str, Any]:
     """Keyword arguments of `make`, a class, checked by its annotations."""
-    content = _mapping(content, where)
+    content = mapping(content, where)
     hints = get_type_hints(make.__init__, include_extras=True)
     _check_keys(content, settable_keys(make), where)
     return {key: _value(hints[key], value, f"{where}.{key}") for key, value in content.items()}
@@ -121,8 +115,7 @@ def _arguments(make: Callable[..., object], content: object, where: str) -> dict
 
 def settable_keys(make: Callable[..., object]) -> list[str]:
     """Arguments that a file may give: those of the reference are not among them."""
-    return [name for name, parameter in signature(make).parameters.items()
-            if name not in ("aimd", "starts", "reference") and parameter.kind is not Parameter.VAR_KEYWORD]
+    return [name for name in signature(make).parameters if name not in ("aimd", "starts", "reference")]
 
 
 def _value(hint: Any, value: object, where: str) -> object:
@@ -135,17 +128,10 @@ def _value(hint: Any, value: object, where: str) -> object:
         raise DtmdError(f"{where}: {problem['msg']} (found {problem['input']!r})") from error
 
 
-def _mapping(content: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(content, dict):
-        raise DtmdError(f"{where}: must be a mapping of keys to values, this is {type(content).__name__}")
-    return content
-
-
 def _check_keys(content: Mapping[str, Any], valid: list[str], where: str) -> None:
     for key in content:
         if key not in valid:
-            (nearest,) = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)
-            raise DtmdError(f"{where}: unknown key {key}; did you mean {nearest}? Valid here: {', '.join(valid)}")
+            raise DtmdError(unknown_key(where, str(key), valid))
 
 
 def default_yaml() -> str:
