@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import CensoredData, ecdf, wasserstein_distance
 
-from dtmd.observables.distributions import AIMD, compare_distributions, distance_row, effective_number
+from dtmd.observables.distributions import compare_distributions, distance_row, effective_number
 from dtmd.observables.histograms import (
     jensen_shannon, normalised, share_outside, total_variation, wasserstein, wasserstein_on_circle,
 )
 from dtmd.observables.kaplan_meier import kaplan_meier, longest_common_time
-from dtmd.observables.section import Verdict
+from dtmd.observables.section import AIMD, Verdict
 from dtmd.observables.statistics import difference, frame_weights, wilson_interval
 from dtmd.observables.thinning import ThinnedSeries, Thinning
 

@@ -15,13 +15,13 @@ import numpy as np
 from dtmd.children import die_with_parent
 from dtmd.comparison.gathering import Gathered, gather
 from dtmd.comparison.settings import ComparisonSettings
-from dtmd.comparison.sides import AIMD, HeldRun, MDSide, RunFiles
+from dtmd.comparison.sides import HeldRun, MDSide, RunFiles
 from dtmd.comparison_report.header import Header, Run, Side
 from dtmd.errors import DtmdError
 from dtmd.observables.observable import Observable
 from dtmd.observables.rollout import start_at
 from dtmd.observables.rollout_comparison import VELOCITY_TOLERANCE
-from dtmd.observables.section import Section, Verdict
+from dtmd.observables.section import AIMD, Section, Verdict
 from dtmd.presentation.numbers import duration, short_names
 from dtmd.trajectory import Trajectory
 

@@ -11,10 +11,10 @@ from dtmd.ensemble.results import folder_runs
 from dtmd.errors import DtmdError
 from dtmd.files import sha256
 from dtmd.md import open_run
+from dtmd.observables.section import AIMD
 from dtmd.trajectory import Trajectory
 
 UNNAMED = "MD"
-AIMD = "AIMD"
 
 
 @dataclass(frozen=True)

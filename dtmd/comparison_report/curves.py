@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dtmd.comparison_report.header import Header
-from dtmd.observables.section import Curve, Map, Plot, Section
+from dtmd.observables.section import AIMD, Curve, Map, Plot, Section
 
-AIMD = "AIMD"
 MOST_POINTS = 2000
 """Of one curve as drawn; more than a screen has columns of pixels."""
 POINTS_OF_A_PLOT = 40_000

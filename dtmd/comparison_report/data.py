@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dtmd.comparison_report.curves import AIMD, Group, groups, points_per_curve, thinned
+from dtmd.comparison_report.curves import Group, groups, points_per_curve, thinned
 from dtmd.comparison_report.header import Header
 from dtmd.errors import DtmdError
 from dtmd.files import written_whole
-from dtmd.observables.section import Curve, Map, Plot, Section
+from dtmd.observables.section import AIMD, Curve, Map, Plot, Section
 
 DIGITS = 7
 _DIGITS_DRAWN = 6

@@ -70,7 +70,7 @@ class Header:
     Attributes:
         composition: number of atoms of each element.
         md: the sides, in the order of their colours.
-        aimd: named "AIMD"; None where there is no reference.
+        aimd: named `AIMD`; None where there is no reference.
         skipped: (observable, reason).
         command: what was typed.
     """

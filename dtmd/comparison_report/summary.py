@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dtmd.comparison_report.curves import AIMD
 from dtmd.comparison_report.text import estimate_text, value_text
-from dtmd.observables.section import Plot, Row, Section, Verdict
+from dtmd.observables.section import AIMD, Plot, Row, Section, Verdict
 from dtmd.observables.statistics import Estimate
 from dtmd.presentation.numbers import GAP, NOTHING
 

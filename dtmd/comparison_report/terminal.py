@@ -9,7 +9,7 @@ from rich.table import Table
 from dtmd.comparison_report.curves import side_names
 from dtmd.comparison_report.header import Header
 from dtmd.comparison_report.summary import MOST_IN_FULL, Cell, summary_lines
-from dtmd.observables.section import Section
+from dtmd.observables.section import AIMD, Section
 from dtmd.presentation.numbers import NOTHING
 
 
@@ -17,7 +17,7 @@ def summary_table(sections: Sequence[Section], header: Header) -> Table:
     """The verdicts on all observables, and the numbers by which they fell where there is room for them."""
     sides = side_names(sections, header)
     in_full = len(sides) <= MOST_IN_FULL
-    table = Table("observable", *(["AIMD"] if in_full else []), *sides)
+    table = Table("observable", *([AIMD] if in_full else []), *sides)
     for line in summary_lines(sections, sides):
         cells = [_cell(line.cells[side], in_full) if side in line.cells else NOTHING for side in sides]
         if in_full:

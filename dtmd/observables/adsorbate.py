@@ -10,12 +10,10 @@ from ase.geometry import complete_cell
 
 from dtmd.observables.bond_graph import BondSearch, molecules
 from dtmd.observables.distances import frame_images, of_each_cell, pair_vectors
-from dtmd.observables.distributions import (
-    RULE, density_curves, distance_row, mean_and_spread_rows, plot_name, sides,
-)
+from dtmd.observables.distributions import RULE, density_curves, distance_row, mean_and_spread_rows, plot_name
 from dtmd.observables.histograms import wasserstein
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.section import Curve, Map, Plot, Row, Section
+from dtmd.observables.section import Curve, Map, Plot, Row, Section, sides
 from dtmd.observables.selection import Selection, selected
 from dtmd.trajectory import Trajectory
 from dtmd.units import BOLTZMANN

@@ -11,11 +11,11 @@ from ase.data import chemical_symbols
 from dtmd.observables.bond_graph import FACTOR, SLACK, BondSearch
 from dtmd.observables.distances import BIN_WIDTH, pair_label
 from dtmd.observables.distributions import (
-    RULE, density_curves, distance_row, mean_and_spread_rows, not_empty, plot_name, sides, stacked,
+    RULE, density_curves, distance_row, mean_and_spread_rows, not_empty, plot_name, stacked,
 )
 from dtmd.observables.histograms import COARSE, coarse, wasserstein
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.section import Plot, Row, Section
+from dtmd.observables.section import Plot, Row, Section, sides
 from dtmd.observables.thinning import Thinning
 from dtmd.trajectory import Trajectory
 

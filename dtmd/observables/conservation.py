@@ -9,7 +9,7 @@ import numpy as np
 
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.over_runs import means_row
-from dtmd.observables.section import Curve, Plot, Row, Section, Table, Verdict, judged
+from dtmd.observables.section import Curve, Plot, Row, Section, Table, Verdict, judged, sides
 from dtmd.observables.series import Series, thinned
 from dtmd.observables.statistics import Estimate, frame_weights
 from dtmd.presentation.numbers import NOTHING, number
@@ -135,7 +135,7 @@ class EnergyConservation(Observable):
             note = f"at most {number(largest)} meV/atom in any run of the MD" if key == "largest" else ""
             reference = [getattr(run.conservation, key) for run in aimd]
             rows.append(means_row(quantity, unit, by_side, reference, self.seed, note=note))
-        everything = {**md, "AIMD": aimd}
+        everything = sides(md, aimd)
         curves = [Curve(run.source, run.times / FS_PER_PS, run.change, side=side, run=run.source)
                   for side, runs in everything.items() for run in runs]
         ended = [f"{run.source}: no finite energy from {run.ended:g} fs on; the numbers are of the frames before"
@@ -161,9 +161,9 @@ class EnergyConservation(Observable):
         blown_up = [side for side, runs in md.items() if any(run.ended is not None for run in runs)]
         return replace(row, verdict=verdicts | dict.fromkeys(blown_up, Verdict.DIFFERS))
 
-    def _table(self, sides: Mapping[str, Sequence[RunConservation]]) -> Table:
+    def _table(self, by_side: Mapping[str, Sequence[RunConservation]]) -> Table:
         rows = []
-        for side, runs in sides.items():
+        for side, runs in by_side.items():
             for run in runs:
                 found = run.conservation
                 ratio = NOTHING if found.ratio is None else number(found.ratio)

@@ -9,12 +9,10 @@ import numpy as np
 
 from dtmd.observables.density_clusters import DEFINITION as CLUSTERS
 from dtmd.observables.density_clusters import density_clusters, transitions
-from dtmd.observables.distributions import (
-    AIMD, RULE, bootstrap, density_curves, distance_row, estimate_row, plot_name, sides,
-)
+from dtmd.observables.distributions import RULE, bootstrap, density_curves, distance_row, estimate_row, plot_name
 from dtmd.observables.histograms import normalised, total_variation, wasserstein_on_circle
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.section import Map, Plot, Row, Section, Table, judged
+from dtmd.observables.section import AIMD, Map, Plot, Row, Section, Table, judged, sides
 from dtmd.observables.selection import atom_ids, check_atoms
 from dtmd.observables.torsions import Dihedral, dihedral_angles, rotatable_dihedrals
 from dtmd.trajectory import Trajectory

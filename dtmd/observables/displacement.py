@@ -10,7 +10,7 @@ import numpy as np
 from dtmd.observables.even import EvenStretches
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.over_runs import RULE, mean_curve, means_row
-from dtmd.observables.section import Curve, Plot, Row, Section
+from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, sides
 from dtmd.observables.series import n_finite
 from dtmd.presentation.numbers import duration, number
 from dtmd.trajectory import Trajectory
@@ -158,16 +158,16 @@ class MeanSquareDisplacement(Observable):
         return _Displacements(first)
 
     def compare(self, md: Mapping[str, Sequence[Displacement]], aimd: Sequence[Displacement]) -> Section:
-        sides = {side: runs for side, runs in {**md, "AIMD": aimd}.items() if runs}
-        common = min(_usual_lag(runs) for runs in sides.values())
+        by_side = sides(md, aimd)
+        common = min(_usual_lag(runs) for runs in by_side.values())
         rows, plots = [], []
-        for k, element in enumerate(next(iter(sides.values()))[0].elements):
-            if all(run.squares[k].any() for runs in sides.values() for run in runs):
+        for k, element in enumerate(next(iter(by_side.values()))[0].elements):
+            if all(run.squares[k].any() for runs in by_side.values() for run in runs):
                 rows.append(self._row(f"mean square displacement of {element} within {duration(common)}", "Å²", {
                     side: [float(np.interp(common, run.lags, run.squares[k])) for run in _reaching(runs, common)]
-                    for side, runs in sides.items()}))
-                rows += self._diffusion_rows(element, k, sides)
-                curves = [self._curve(side, k, _reaching(runs, _usual_lag(runs))) for side, runs in sides.items()]
+                    for side, runs in by_side.items()}))
+                rows += self._diffusion_rows(element, k, by_side)
+                curves = [self._curve(side, k, _reaching(runs, _usual_lag(runs))) for side, runs in by_side.items()]
                 plots.append(Plot(f"displacement_{element}", f"Mean square displacement of {element}.", "lag (ps)",
                                   "mean square displacement (Å²)", curves))
         return Section(
@@ -184,22 +184,23 @@ class MeanSquareDisplacement(Observable):
 
     def _row(self, quantity: str, unit: str, by_side: dict[str, list[float]], note: str = "") -> Row:
         """Means over runs; judged where there is an AIMD."""
-        reference = by_side.pop("AIMD", [])
+        reference = by_side.pop(AIMD, [])
         tolerance = self.tolerance * float(np.mean(reference)) if reference else None
         return means_row(quantity, unit, by_side, reference, self.seed, tolerance, note)
 
-    def _diffusion_rows(self, element: str, species: int, sides: Mapping[str, Sequence[Displacement]]) -> list[Row]:
+    def _diffusion_rows(self, element: str, species: int, by_side: Mapping[str, Sequence[Displacement]]) -> list[Row]:
         """The exponent of the growth, and the diffusion coefficient of the sides where it is near 1."""
-        fits = {side: np.array([_fit(run.lags, run.squares[species]) for run in runs]) for side, runs in sides.items()}
+        fits = {side: np.array([_fit(run.lags, run.squares[species]) for run in runs])
+                for side, runs in by_side.items()}
         exponents = {side: fit[:, 0].tolist() for side, fit in fits.items()}
         linear = {side: fit[:, 1].tolist() for side, fit in fits.items()
                   if abs(fit[:, 0].mean() - 1.0) <= self.linear}
-        others = [f"{side} (α = {number(float(np.mean(exponents[side])), 2)})" for side in sides if side not in linear]
+        others = [f"{side} (α = {number(float(np.mean(exponents[side])), 2)})" for side in fits if side not in linear]
         rows = [means_row(f"exponent of the displacement of {element}", "",
-                          {side: of_runs for side, of_runs in exponents.items() if side != "AIMD"},
-                          exponents.get("AIMD", []), self.seed,
+                          {side: of_runs for side, of_runs in exponents.items() if side != AIMD},
+                          exponents.get(AIMD, []), self.seed,
                           note=f"no linear growth, so no diffusion coefficient: {', '.join(others)}" if others else "")]
-        if linear.keys() - {"AIMD"}:
+        if linear.keys() - {AIMD}:
             rows.append(self._row(f"diffusion coefficient of {element}", "Å²/ps", linear))
         return rows
 

@@ -9,10 +9,10 @@ from pathlib import PurePath
 import numpy as np
 
 from dtmd.observables.dissociation import BondCriterion, BondFollower, Dissociation, Event, bonds_at_start
-from dtmd.observables.distributions import AIMD, estimate_row, plot_name, sides
+from dtmd.observables.distributions import estimate_row, plot_name
 from dtmd.observables.kaplan_meier import SurvivalCurve, kaplan_meier, longest_common_time
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.section import Curve, Plot, Row, Section, Table, judged
+from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, Table, judged, sides
 from dtmd.observables.selection import Pair, atom_ids, check_atoms
 from dtmd.observables.statistics import Estimate, wilson_interval
 from dtmd.trajectory import Trajectory

@@ -9,11 +9,11 @@ import numpy as np
 
 from dtmd.observables.distances import BIN_WIDTH, PairHistogram, pair_label
 from dtmd.observables.distributions import (
-    AIMD, RULE, Metric, bootstrap, bootstrap_distance, density_curves, distance_row, plot_name, sides, stacked,
+    RULE, Metric, bootstrap, bootstrap_distance, density_curves, distance_row, plot_name, stacked,
 )
 from dtmd.observables.histograms import COARSE, coarse, jensen_shannon, overlap, share_outside, wasserstein
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.section import Plot, Row, Section
+from dtmd.observables.section import AIMD, Plot, Row, Section, sides
 from dtmd.observables.statistics import Estimate
 from dtmd.observables.thinning import Thinning
 from dtmd.trajectory import Trajectory

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from dtmd.observables.histograms import normalised
-from dtmd.observables.section import Curve, Row, Verdict
+from dtmd.observables.section import AIMD, Curve, Row, Verdict
 from dtmd.observables.statistics import Z95, Estimate, difference, interval, resamples
-
-AIMD = "AIMD"
 
 MIN_REFERENCE = 4
 """Trajectories of AIMD below which its own spread is not known; four can be halved in three ways."""
@@ -116,11 +113,6 @@ def _resampled(runs: np.ndarray, seed: int) -> Iterator[np.ndarray]:
     """Pooled distributions of the bootstrap samples, some at a time so that memory does not matter."""
     for draws in np.array_split(resamples(len(runs), seed), 20):
         yield draws @ runs
-
-
-def sides(md: Mapping[str, Sequence[Any]], aimd: Sequence[Any]) -> dict[str, Sequence[Any]]:
-    """The sides that have runs, the AIMD last."""
-    return {side: runs for side, runs in (*md.items(), (AIMD, aimd)) if len(runs)}
 
 
 def stacked(histograms: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from dtmd.observables.distances import pair_distances
-from dtmd.observables.distributions import AIMD, estimate_row, plot_name, sides
+from dtmd.observables.distributions import estimate_row, plot_name
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.section import Curve, Plot, Row, Section, Table, judged
+from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, Table, judged, sides
 from dtmd.observables.selection import Pair, Selection, atom_ids, check_atoms, selected
 from dtmd.observables.statistics import mean_over_runs
 from dtmd.observables.thinning import ThinnedSeries

@@ -11,11 +11,10 @@ from ase.data import atomic_numbers
 from pydantic import Field
 
 from dtmd.neighbor_sets import NeighborSets, jaccard
-from dtmd.observables.distributions import AIMD, sides
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.over_runs import RULE, mean_curve, means_row
 from dtmd.observables.rollout import TIME_TOLERANCE
-from dtmd.observables.section import Curve, Plot, Row, Section, Table
+from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, Table, sides
 from dtmd.observables.thinning import Thinning
 from dtmd.presentation.numbers import NOTHING, duration, fixed
 from dtmd.trajectory import Trajectory

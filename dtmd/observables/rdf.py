@@ -9,10 +9,10 @@ import numpy as np
 
 from dtmd.observables.distance_comparison import MAX_DISTANCES, pair_thinning
 from dtmd.observables.distances import BIN_WIDTH, PairHistogram, of_each_cell, pair_label
-from dtmd.observables.distributions import RULE, density_curves, distance_row, plot_name, sides
+from dtmd.observables.distributions import RULE, density_curves, distance_row, plot_name
 from dtmd.observables.histograms import COARSE, coarse
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.section import Plot, Section
+from dtmd.observables.section import Plot, Section, sides
 from dtmd.trajectory import Trajectory
 
 SHELL = COARSE * BIN_WIDTH

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
 from dtmd.observables.statistics import Estimate
+
+AIMD = "AIMD"
+"""The name of the reference among the sides."""
+
+
+def sides(md: Mapping[str, Sequence[Any]], aimd: Sequence[Any]) -> dict[str, Sequence[Any]]:
+    """The sides that have runs, the AIMD last."""
+    return {side: runs for side, runs in (*md.items(), (AIMD, aimd)) if len(runs)}
 
 
 class Verdict(Enum):
@@ -48,7 +57,7 @@ class Curve:
     """One line of a plot: y against x, both (N,), with a band from `low` to `high` where it is known.
 
     Attributes:
-        side: "AIMD", a side of the MD, or "" where it belongs to none.
+        side: `AIMD`, a side of the MD, or "" where it belongs to none.
         run: the trajectory that it is of; "" for a mean over trajectories.
     """
 

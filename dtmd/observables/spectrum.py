@@ -11,7 +11,7 @@ from scipy.signal import find_peaks
 from dtmd import units
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.over_runs import RULE, means_row
-from dtmd.observables.section import Curve, Plot, Row, Section, judged
+from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, judged, sides
 from dtmd.observables.statistics import Estimate, difference, interval, resamples
 from dtmd.observables.vacf import Autocorrelation, AutocorrelationOfRun
 from dtmd.trajectory import Trajectory
@@ -133,27 +133,27 @@ class Spectrum(Observable):
         return AutocorrelationOfRun(first, self.depth, widest=0.5 * units.WAVENUMBER / self.highest)
 
     def compare(self, md: Mapping[str, Sequence[Autocorrelation]], aimd: Sequence[Autocorrelation]) -> Section:
-        sides = {side: runs for side, runs in {**md, "AIMD": aimd}.items() if runs}
-        depth = min(float(np.median([run.depth for run in runs])) for runs in sides.values())
-        used = {side: [run for run in runs if _reaches(run, depth)] for side, runs in sides.items()}
+        by_side = sides(md, aimd)
+        depth = min(float(np.median([run.depth for run in runs])) for runs in by_side.values())
+        used = {side: [run for run in runs if _reaches(run, depth)] for side, runs in by_side.items()}
         at = wavenumbers(depth, self.highest)
         spectra = {side: _Spectra(np.stack([density_of_states(run, depth, at) for run in runs]))
                    for side, runs in used.items()}
         any_run = next(iter(used.values()))[0]
         moving = {element: k for k, element in enumerate(any_run.elements) if any_run.n_components[k]}
         rows = self._temperature_rows(moving, used)
-        if "AIMD" in spectra:
+        if AIMD in spectra:
             for name, species in [(ALL, None), *moving.items()]:
-                replicas = {side: of_side.replicas(species, self.seed + (side == "AIMD"))
+                replicas = {side: of_side.replicas(species, self.seed + (side == AIMD))
                             for side, of_side in spectra.items()}
-                equal = _split_half(spectra["AIMD"].of_runs, species, self.seed)
+                equal = _split_half(spectra[AIMD].of_runs, species, self.seed)
                 rows.append(self._distance_row(name, replicas, equal))
                 rows += self._peak_rows(name, replicas, at, depth) if species is not None else []
-        left_out = [run.source for runs in sides.values() for run in runs if not _reaches(run, depth)]
+        left_out = [run.source for runs in by_side.values() for run in runs if not _reaches(run, depth)]
         return Section(
             name=self.name, title="Vibrational spectrum", definition=self._definition(depth), rows=rows,
             plots=[*_autocorrelation_plots(moving, used, depth), *_spectrum_plots(moving, spectra, at)],
-            rule=self._rule(depth) if "AIMD" in spectra else "",
+            rule=self._rule(depth) if AIMD in spectra else "",
             caveats=_caveats(left_out, depth),
         )
 
@@ -163,15 +163,15 @@ class Spectrum(Observable):
         for element, k in moving.items():
             by_side = {side: [_species_temperature(run, k) for run in runs]
                        for side, runs in used.items()}
-            reference = by_side.pop("AIMD", [])
+            reference = by_side.pop(AIMD, [])
             rows.append(means_row(f"temperature of {element}", "K", by_side, reference, self.seed))
         return rows
 
     def _distance_row(self, name: str, replicas: Mapping[str, np.ndarray], equal: float | None) -> Row:
         """1 − overlap with the AIMD of each side."""
-        reference, distances = replicas["AIMD"], {}
+        reference, distances = replicas[AIMD], {}
         for side, of_side in replicas.items():
-            if side != "AIMD":
+            if side != AIMD:
                 value = float(1.0 - overlap(of_side[0], reference[0]))
                 several = min(len(of_side), len(reference)) > 1
                 distances[side] = (interval(value, 1.0 - overlap(of_side[1:], reference[1:]), (0.0, 1.0)) if several
@@ -183,9 +183,9 @@ class Spectrum(Observable):
     def _peak_rows(self, name: str, replicas: Mapping[str, np.ndarray], at: np.ndarray, depth: float) -> list[Row]:
         """The strongest peaks of the AIMD, each with the nearest one of each side."""
         rows, accepted = [], max(self.tolerance, resolution(depth))
-        for k, position in enumerate(sorted(peak_positions(replicas["AIMD"][0], at)[:N_PEAKS]), start=1):
+        for k, position in enumerate(sorted(peak_positions(replicas[AIMD][0], at)[:N_PEAKS]), start=1):
             found = {side: _followed(of_side, at, position, depth) for side, of_side in replicas.items()}
-            reference = found.pop("AIMD")
+            reference = found.pop(AIMD)
             there = {side: estimate for side, estimate in found.items() if estimate is not None}
             differences = {side: difference(estimate, reference) for side, estimate in there.items()}
             missing = [side for side in found if side not in there]

@@ -17,7 +17,7 @@ from dtmd.observables.distances import minimum_image_distances, pair_distances
 from dtmd.observables.kaplan_meier import SurvivalCurve, kaplan_meier, longest_common_time
 from dtmd.observables.observable import Observable
 from dtmd.observables.over_runs import RULE, estimates_row
-from dtmd.observables.section import Curve, Plot, Row, Section, Table
+from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, Table, sides
 from dtmd.observables.selection import Pair
 from dtmd.observables.series import n_finite
 from dtmd.presentation.numbers import NOTHING, duration
@@ -145,33 +145,33 @@ class Survival(Observable):
         return numbers, {bond: float(np.concatenate(of_runs).mean()) for bond, of_runs in seen.items()}
 
     def compare(self, md: Mapping[str, Sequence[Life]], aimd: Sequence[Life]) -> Section:
-        sides = {side: runs for side, runs in {**md, "AIMD": aimd}.items() if runs}
-        curves = {side: _curve(runs) for side, runs in sides.items()}
+        by_side = sides(md, aimd)
+        curves = {side: _curve(runs) for side, runs in by_side.items()}
         note = "; ".join(f"{side} {sum(run.end is None for run in runs)} of {len(runs)} to their end"
-                         for side, runs in sides.items())
+                         for side, runs in by_side.items())
         rows = [self._row(curves, note)]
-        of_md = {side: curve for side, curve in curves.items() if side != "AIMD"}
+        of_md = {side: curve for side, curve in curves.items() if side != AIMD}
         if longest_common_time(of_md.values()) > longest_common_time(curves.values()):
             rows.append(self._row(of_md))
         plot = Plot("survival", "Share of runs within the limits (Kaplan–Meier).", "time (ps)", "share alive",
                     [_steps(side, curve) for side, curve in curves.items()])
         heads = ("side", "run", "alive for", "first limit passed")
         table = Table("How long each run stayed within the limits.", heads,
-                      [(side, run.source, duration(run.observed), _cause(run)) for side, runs in sides.items()
+                      [(side, run.source, duration(run.observed), _cause(run)) for side, runs in by_side.items()
                        for run in runs])
         return Section(
             name=self.name, title="Survival", definition=self._definition(), rows=rows, plots=[plot], tables=[table],
             rule=f"{RULE} Tolerance: {100 * self.tolerance:g} percentage points of the share alive. The intervals of "
             "the shares are Rothman's; a single run has one too."
-            if "AIMD" in sides else "",
-            caveats=_caveats(sides),
+            if aimd else "",
+            caveats=_caveats(by_side),
         )
 
     def _row(self, curves: Mapping[str, SurvivalCurve], note: str = "") -> Row:
         """Shares alive at the longest time at which all are known."""
         time = longest_common_time(curves.values())
         alive = {side: curve.at(time) for side, curve in curves.items()}
-        reference = alive.pop("AIMD", None)
+        reference = alive.pop(AIMD, None)
         return estimates_row(f"runs alive after {duration(time)}", "", alive, reference, self.tolerance, note)
 
     def _definition(self) -> str:
@@ -354,15 +354,15 @@ def _cause(run: Life) -> str:
     return NOTHING if run.end is None else "; ".join(run.end.causes)
 
 
-def _caveats(sides: Mapping[str, Sequence[Life]]) -> list[str]:
+def _caveats(by_side: Mapping[str, Sequence[Life]]) -> list[str]:
     found = ["Bonds that react must be among the reactive ones: a reaction is no failure. Only the frames that "
              "were written are seen."]
-    broken = sum(run.end is not None for run in sides.get("AIMD", ()))
+    broken = sum(run.end is not None for run in by_side.get(AIMD, ()))
     if broken:
-        found.append(f"{broken} of {len(sides['AIMD'])} AIMD runs pass a limit: see their causes in the table; if they "
+        found.append(f"{broken} of {len(by_side[AIMD])} AIMD runs pass a limit: see their causes in the table; if they "
                      "are bonds, these react.")
     for name in Survival.needs:
-        without = [run.source for runs in sides.values() for run in runs if name in run.unwatched]
+        without = [run.source for runs in by_side.values() for run in runs if name in run.unwatched]
         if without:
             found.append(f"Not watched, as there are no {name}: {', '.join(without)}.")
     return found

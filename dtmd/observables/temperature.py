@@ -9,7 +9,7 @@ import numpy as np
 
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.over_runs import RULE, estimates_row
-from dtmd.observables.section import Curve, Plot, Section
+from dtmd.observables.section import Curve, Plot, Section, sides
 from dtmd.observables.series import Series, thinned
 from dtmd.observables.statistics import Z95, Estimate, block_average, mean_over_runs
 from dtmd.trajectory import Trajectory
@@ -87,12 +87,12 @@ class Temperature(Observable):
         return _Temperatures(first)
 
     def compare(self, md: Mapping[str, Sequence[RunTemperature]], aimd: Sequence[RunTemperature]) -> Section:
-        sides = {side: mean_of_runs([run.mean for run in runs], self.seed) for side, runs in md.items() if runs}
+        means = {side: mean_of_runs([run.mean for run in runs], self.seed) for side, runs in md.items() if runs}
         reference = mean_of_runs([run.mean for run in aimd], self.seed) if aimd else None
         tolerance = self.tolerance * reference.value if reference else None
         curves = [
             Curve(run.source, run.times / FS_PER_PS, run.temperatures, side=side, run=run.source)
-            for side, runs in {**md, "AIMD": aimd}.items() for run in runs
+            for side, runs in sides(md, aimd).items() for run in runs
         ]
         ended = [f"{run.source}: no finite temperature from {run.ended:g} fs on; the mean is of the frames before"
                  for runs in [*md.values(), aimd] for run in runs if run.ended is not None]
@@ -100,7 +100,7 @@ class Temperature(Observable):
             name=self.name, title="Temperature",
             definition="Time average of 2·E_kin/(f·k_B), f = 3N − 3, or the components that are not held. Intervals: "
             "over runs by bootstrap; of a single run from five blocks of equal duration.",
-            rows=[estimates_row("temperature", "K", sides, reference, tolerance)],
+            rows=[estimates_row("temperature", "K", means, reference, tolerance)],
             plots=[Plot("temperature", "Temperature of each run against time.", "time (ps)", "temperature (K)", curves,
                         from_zero=False)],
             rule=f"{RULE} A single run counts with the interval of its blocks. "
