@@ -9,7 +9,7 @@ import numpy as np
 
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.over_runs import means_row
-from dtmd.observables.section import Curve, Plot, Row, Section, Table, Verdict, judged, sides
+from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, Table, Verdict, judged, sides
 from dtmd.observables.series import Series, thinned
 from dtmd.observables.statistics import Estimate, frame_weights
 from dtmd.presentation.numbers import NOTHING, number
@@ -126,27 +126,26 @@ class EnergyConservation(Observable):
         return _Energies(first)
 
     def compare(self, md: Mapping[str, Sequence[RunConservation]], aimd: Sequence[RunConservation]) -> Section:
-        rows = [self._ratio_row(md, aimd)]
+        by_side = sides(md, aimd)
+        rows = [self._ratio_row(by_side)]
         for quantity, unit, key in (("drift of the total energy", "meV/atom/ps", "drift"),
                                     ("largest |E(t) − E(0)|", "meV/atom", "largest"),
                                     ("fluctuation about the line", "meV/atom", "fluctuation")):
-            by_side = {side: [getattr(run.conservation, key) for run in runs] for side, runs in md.items()}
+            values = {side: [getattr(run.conservation, key) for run in runs] for side, runs in by_side.items()}
             largest = max((run.conservation.largest for runs in md.values() for run in runs), default=0.0)
             note = f"at most {number(largest)} meV/atom in any run of the MD" if key == "largest" else ""
-            reference = [getattr(run.conservation, key) for run in aimd]
-            rows.append(means_row(quantity, unit, by_side, reference, self.seed, note=note))
-        everything = sides(md, aimd)
+            rows.append(means_row(quantity, unit, values, self.seed, note=note))
         curves = [Curve(run.source, run.times / FS_PER_PS, run.change, side=side, run=run.source)
-                  for side, runs in everything.items() for run in runs]
+                  for side, runs in by_side.items() for run in runs]
         ended = [f"{run.source}: no finite energy from {run.ended:g} fs on; the numbers are of the frames before"
-                 for runs in everything.values() for run in runs if run.ended is not None]
+                 for runs in by_side.values() for run in runs if run.ended is not None]
         return Section(
             name=self.name, title="Conservation of energy",
             definition="E is the potential plus the kinetic energy. Drift: slope of the least-squares line through "
             "E(t). Drift ratio: |drift| · duration over the standard deviation of the kinetic energy (mlipaudit), "
             "which tells whether the drift matters beside what the run exchanges anyway. Fluctuation: standard "
             "deviation about the line.",
-            rows=rows, tables=[self._table(everything)],
+            rows=rows, tables=[self._table(by_side)],
             plots=[Plot("energy", "Total energy of each run against time.", "time (ps)", "E(t) − E(0) (meV/atom)",
                         curves, from_zero=False)],
             rule=f"The drift ratio decides: a side agrees (it conserves energy) where its whole 95 % interval over "
@@ -155,10 +154,11 @@ class EnergyConservation(Observable):
             caveats=["Only runs without a thermostat or barostat conserve this energy.", *ended],
         )
 
-    def _ratio_row(self, md: Mapping[str, Sequence[RunConservation]], aimd: Sequence[RunConservation]) -> Row:
-        row = means_row("drift ratio", "", {side: _ratios(runs) for side, runs in md.items()}, _ratios(aimd), self.seed)
+    def _ratio_row(self, by_side: Mapping[str, Sequence[RunConservation]]) -> Row:
+        row = means_row("drift ratio", "", {side: _ratios(runs) for side, runs in by_side.items()}, self.seed)
         verdicts = {side: judged(_above_zero(estimate), RATIO_LIMIT) for side, estimate in row.md.items()}
-        blown_up = [side for side, runs in md.items() if any(run.ended is not None for run in runs)]
+        blown_up = [side for side, runs in by_side.items()
+                    if side != AIMD and any(run.ended is not None for run in runs)]
         return replace(row, verdict=verdicts | dict.fromkeys(blown_up, Verdict.DIFFERS))
 
     def _table(self, by_side: Mapping[str, Sequence[RunConservation]]) -> Table:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from dtmd.observables.density_clusters import DEFINITION as CLUSTERS
 from dtmd.observables.density_clusters import density_clusters, transitions
-from dtmd.observables.distributions import RULE, bootstrap, density_curves, distance_row, estimate_row, plot_name
+from dtmd.observables.distributions import RULE, bootstrap, density_curves, distance_row, plot_name
 from dtmd.observables.histograms import normalised, total_variation, wasserstein_on_circle
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.section import AIMD, Map, Plot, Row, Section, Table, judged, sides
+from dtmd.observables.over_runs import estimate_row
+from dtmd.observables.section import AIMD, Map, Plot, Row, Section, Table, sides
 from dtmd.observables.selection import atom_ids, check_atoms
 from dtmd.observables.torsions import Dihedral, dihedral_angles, rotatable_dihedrals
 from dtmd.trajectory import Trajectory
@@ -157,11 +158,10 @@ class Dihedrals(Observable):
         flat, n_clusters = clusters.ravel(), int(clusters.max())
         for k in range(1, n_clusters + 1):
             centre = _centre(clusters == k, sum(density.values()))
-            row = estimate_row(f"population of cluster {k} of {title}, at ({centre[0]:.0f}°, {centre[1]:.0f}°)", "", {
-                side: bootstrap(h, lambda p, k=k: normalised(p)[..., flat == k].sum(axis=-1), seed, (0.0, 1.0))
-                for side, h in found.items()})
-            rows.append(replace(row, verdict={
-                side: judged(estimate, self.settings.tolerance) for side, estimate in row.difference.items()}))
+            rows.append(estimate_row(
+                f"population of cluster {k} of {title}, at ({centre[0]:.0f}°, {centre[1]:.0f}°)", "",
+                {side: bootstrap(h, lambda p, k=k: normalised(p)[..., flat == k].sum(axis=-1), seed, (0.0, 1.0))
+                 for side, h in found.items()}, self.settings.tolerance))
         if n_clusters > 1:
             self._transitions(pair, flat, n_clusters, runs, rows, tables)
 

@@ -182,11 +182,11 @@ class MeanSquareDisplacement(Observable):
                      "MD with AIMD, but is no material constant."],
         )
 
-    def _row(self, quantity: str, unit: str, by_side: dict[str, list[float]], note: str = "") -> Row:
+    def _row(self, quantity: str, unit: str, by_side: Mapping[str, list[float]]) -> Row:
         """Means over runs; judged where there is an AIMD."""
-        reference = by_side.pop(AIMD, [])
+        reference = by_side.get(AIMD)
         tolerance = self.tolerance * float(np.mean(reference)) if reference else None
-        return means_row(quantity, unit, by_side, reference, self.seed, tolerance, note)
+        return means_row(quantity, unit, by_side, self.seed, tolerance)
 
     def _diffusion_rows(self, element: str, species: int, by_side: Mapping[str, Sequence[Displacement]]) -> list[Row]:
         """The exponent of the growth, and the diffusion coefficient of the sides where it is near 1."""
@@ -196,9 +196,7 @@ class MeanSquareDisplacement(Observable):
         linear = {side: fit[:, 1].tolist() for side, fit in fits.items()
                   if abs(fit[:, 0].mean() - 1.0) <= self.linear}
         others = [f"{side} (α = {number(float(np.mean(exponents[side])), 2)})" for side in fits if side not in linear]
-        rows = [means_row(f"exponent of the displacement of {element}", "",
-                          {side: of_runs for side, of_runs in exponents.items() if side != AIMD},
-                          exponents.get(AIMD, []), self.seed,
+        rows = [means_row(f"exponent of the displacement of {element}", "", exponents, self.seed,
                           note=f"no linear growth, so no diffusion coefficient: {', '.join(others)}" if others else "")]
         if linear.keys() - {AIMD}:
             rows.append(self._row(f"diffusion coefficient of {element}", "Å²/ps", linear))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
 
 from dtmd.observables.dissociation import BondCriterion, BondFollower, Dissociation, Event, bonds_at_start
-from dtmd.observables.distributions import estimate_row, plot_name
+from dtmd.observables.distributions import plot_name
 from dtmd.observables.kaplan_meier import SurvivalCurve, kaplan_meier, longest_common_time
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, Table, judged, sides
+from dtmd.observables.over_runs import estimate_row
+from dtmd.observables.section import AIMD, Curve, Plot, Section, Table, sides
 from dtmd.observables.selection import Pair, atom_ids, check_atoms
 from dtmd.observables.statistics import Estimate, wilson_interval
 from dtmd.trajectory import Trajectory
@@ -52,14 +53,14 @@ class Dissociations(Observable):
         return BondFollower(first, bonds, self.settings.criterion)
 
     def compare(self, md: Mapping[str, Sequence[Dissociation]], aimd: Sequence[Dissociation]) -> Section:
-        runs = sides(md, aimd)
+        runs, tolerance = sides(md, aimd), self.settings.tolerance
         curves = {side: _survival(results) for side, results in runs.items()}
         end = longest_common_time(curves.values())
         shares = {side: _share(results) for side, results in runs.items()}
         apart = {side: _complement(curve.at(end)) for side, curve in curves.items()}
         rows = [
-            self._judged(estimate_row("runs with a dissociation", "", shares, _undecided(runs))),
-            self._judged(estimate_row(f"runs with a dissociation within {end:g} fs (Kaplan–Meier)", "", apart)),
+            estimate_row("runs with a dissociation", "", shares, tolerance, _undecided(runs)),
+            estimate_row(f"runs with a dissociation within {end:g} fs (Kaplan–Meier)", "", apart, tolerance),
         ]
         again = {side: wilson_interval(sum(len(run.recombinations) for run in results), n) for side, results in
                  runs.items() if (n := sum(len(run.events) for run in results))}
@@ -73,10 +74,6 @@ class Dissociations(Observable):
             self.name, "Dissociation", self._definition(), rows, [plot], [_events(runs)], self._rule(), caveats=[
                 "A longer run has more time to dissociate: compare the shares within a time, or in the window of "
                 "the duration of the AIMD."])
-
-    def _judged(self, row: Row) -> Row:
-        verdicts = {side: judged(estimate, self.settings.tolerance) for side, estimate in row.difference.items()}
-        return replace(row, verdict=verdicts)
 
     def _definition(self) -> str:
         criterion = self.settings.criterion

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dtmd.observables.histograms import normalised
+from dtmd.observables.over_runs import estimate_row
 from dtmd.observables.section import AIMD, Curve, Row, Verdict
-from dtmd.observables.statistics import Z95, Estimate, difference, interval, resamples
+from dtmd.observables.statistics import Z95, Estimate, interval, resamples
 
 MIN_REFERENCE = 4
 """Trajectories of AIMD below which its own spread is not known; four can be halved in three ways."""
@@ -150,14 +151,6 @@ def distance_row(
         verdict={side: distance.verdict for side, distance in found.items()},
         note="; ".join(f"{side}: equal sides stay below {limit:.3g}" for side, limit in limits.items()),
     )
-
-
-def estimate_row(quantity: str, unit: str, estimates: Mapping[str, Estimate], note: str = "") -> Row:
-    """A number of all sides, AIMD among them, with the differences from it."""
-    own = {side: estimate for side, estimate in estimates.items() if side != AIMD}
-    reference = estimates.get(AIMD)
-    differences = {} if reference is None else {side: difference(e, reference) for side, e in own.items()}
-    return Row(quantity, unit, reference, own, differences, note=note)
 
 
 def mean_and_spread_rows(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from dtmd.observables.distances import pair_distances
-from dtmd.observables.distributions import estimate_row, plot_name
+from dtmd.observables.distributions import plot_name
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, Table, judged, sides
+from dtmd.observables.over_runs import means_row
+from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, Table, sides
 from dtmd.observables.selection import Pair, Selection, atom_ids, check_atoms, selected
-from dtmd.observables.statistics import mean_over_runs
 from dtmd.observables.thinning import ThinnedSeries
 from dtmd.trajectory import Trajectory
 
@@ -195,11 +195,8 @@ class Elongation(Observable):
 
     def _row(self, quantity: str, found: Mapping[str, list[tuple[str, Any]]], value: Callable[[Any], float]) -> Row:
         """Mean over the runs of each side, judged."""
-        row = estimate_row(quantity, "Å", {
-            side: mean_over_runs(np.array([value(what) for _, what in runs]), self.settings.seed)
-            for side, runs in found.items()})
-        return replace(row, verdict={
-            side: judged(estimate, self.settings.tolerance) for side, estimate in row.difference.items()})
+        values = {side: [value(what) for _, what in runs] for side, runs in found.items()}
+        return means_row(quantity, "Å", values, self.settings.seed, self.settings.tolerance)
 
     def _definition(self) -> str:
         return (

@@ -165,9 +165,8 @@ class Neighborhoods(Observable):
         rows = []
         for element in _elements(runs):
             means = {side: [_of_element(run, offset, element) for run in of_side] for side, of_side in known.items()}
-            reference = means.pop(AIMD, [])
             rows.append(means_row(f"Jaccard index of the neighbours of {element} after {duration(offset)}", "", means,
-                                  reference, self.settings.seed, self.settings.tolerance, note))
+                                  self.settings.seed, self.settings.tolerance, note))
         return rows
 
     def _plots(

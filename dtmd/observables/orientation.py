@@ -10,9 +10,10 @@ from ase.geometry import complete_cell
 
 from dtmd.observables.bond_graph import BondSearch, molecules
 from dtmd.observables.distances import of_each_cell, pair_label, pair_vectors
-from dtmd.observables.distributions import RULE, bootstrap, density_curves, distance_row, estimate_row, plot_name
+from dtmd.observables.distributions import RULE, bootstrap, density_curves, distance_row, plot_name
 from dtmd.observables.histograms import normalised, wasserstein, wasserstein_on_circle
 from dtmd.observables.observable import NotApplicable, Observable
+from dtmd.observables.over_runs import estimate_row
 from dtmd.observables.section import Map, Plot, Row, Section, sides
 from dtmd.observables.selection import Pair, check_atoms
 from dtmd.trajectory import Trajectory

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dtmd.observables.section import Curve, Row, judged
+from dtmd.observables.section import AIMD, Curve, Row, judged
 from dtmd.observables.statistics import Estimate, difference, interval, mean_over_runs, resamples
 
 RULE = ("Over several runs the number is their mean, with the 95 % bootstrap interval over runs. A side agrees where "
@@ -14,28 +14,24 @@ RULE = ("Over several runs the number is their mean, with the 95 % bootstrap int
         "not enough data otherwise, or where a side is a single run.")
 
 
-def estimates_row(
-    quantity: str, unit: str, md: Mapping[str, Estimate], aimd: Estimate | None, tolerance: float | None = None,
-    note: str = "",
+def estimate_row(
+    quantity: str, unit: str, estimates: Mapping[str, Estimate], tolerance: float | None = None, note: str = ""
 ) -> Row:
-    """A row of numbers that are known of each side; judged where there is a tolerance and a reference."""
-    differences = {} if aimd is None else {side: difference(value, aimd) for side, value in md.items()}
+    """A number of all sides, AIMD among them, with the differences from it; judged where there is a tolerance."""
+    own = {side: estimate for side, estimate in estimates.items() if side != AIMD}
+    reference = estimates.get(AIMD)
+    differences = {} if reference is None else {side: difference(e, reference) for side, e in own.items()}
     verdicts = {} if tolerance is None else {side: judged(d, tolerance) for side, d in differences.items()}
-    return Row(quantity, unit, aimd, md, differences, verdict=verdicts, note=note)
-
-
-def means(values: Mapping[str, Sequence[float]], seed: int) -> dict[str, Estimate]:
-    """Mean over the runs of each side that has any."""
-    return {side: mean_over_runs(np.array(of_runs), seed) for side, of_runs in values.items() if len(of_runs)}
+    return Row(quantity, unit, reference, own, differences, verdict=verdicts, note=note)
 
 
 def means_row(
-    quantity: str, unit: str, md: Mapping[str, Sequence[float]], aimd: Sequence[float], seed: int,
-    tolerance: float | None = None, note: str = "",
+    quantity: str, unit: str, values: Mapping[str, Sequence[float]], seed: int, tolerance: float | None = None,
+    note: str = "",
 ) -> Row:
-    """A row of the means over runs; values of each run by side, and of each run of the AIMD."""
-    reference = mean_over_runs(np.array(aimd), seed) if len(aimd) else None
-    return estimates_row(quantity, unit, means(md, seed), reference, tolerance, note)
+    """The same of the means over the runs of each side, where it has any."""
+    means = {side: mean_over_runs(np.array(of_runs), seed) for side, of_runs in values.items() if len(of_runs)}
+    return estimate_row(quantity, unit, means, tolerance, note)
 
 
 def mean_curve(side: str, x: np.ndarray, values: np.ndarray, seed: int, bounds: tuple[float, float]) -> Curve:

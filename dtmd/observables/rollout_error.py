@@ -81,7 +81,7 @@ class RolloutError(Observable):
             rows.append(Row(f"MEPA, term of {element}", "eV/Å", None, terms))
         starts = {side: [float(run.rollout.force_errors[0].sum()) for run in summary.runs]
                   for side, summary in summaries.items()}
-        return [*rows, means_row("force error on the start frames", "eV/Å", starts, [], self.seed)]
+        return [*rows, means_row("force error on the start frames", "eV/Å", starts, self.seed)]
 
     def _displacement_rows(self, summaries: Mapping[str, RolloutComparison]) -> list[Row]:
         end = float(next(iter(summaries.values())).times[-1])
@@ -90,8 +90,8 @@ class RolloutError(Observable):
         stayed = {side: [min(_left(run, self.leaves) or end, end) for run in summary.runs]
                   for side, summary in summaries.items()}
         return [
-            means_row(f"RMSD after {duration(end)}", "Å", last, [], self.seed),
-            means_row(f"time until the RMSD passes {self.leaves:g} Å, at most {duration(end)}", "fs", stayed, [],
+            means_row(f"RMSD after {duration(end)}", "Å", last, self.seed),
+            means_row(f"time until the RMSD passes {self.leaves:g} Å, at most {duration(end)}", "fs", stayed,
                       self.seed, note="a run that stays within counts with the whole time"),
         ]
 

@@ -10,9 +10,9 @@ from scipy.signal import find_peaks
 
 from dtmd import units
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.over_runs import RULE, means_row
+from dtmd.observables.over_runs import RULE, estimate_row, means_row
 from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, judged, sides
-from dtmd.observables.statistics import Estimate, difference, interval, resamples
+from dtmd.observables.statistics import Estimate, interval, resamples
 from dtmd.observables.vacf import Autocorrelation, AutocorrelationOfRun
 from dtmd.trajectory import Trajectory
 
@@ -161,10 +161,8 @@ class Spectrum(Observable):
         """The integral of each species' spectrum, as a temperature."""
         rows = []
         for element, k in moving.items():
-            by_side = {side: [_species_temperature(run, k) for run in runs]
-                       for side, runs in used.items()}
-            reference = by_side.pop(AIMD, [])
-            rows.append(means_row(f"temperature of {element}", "K", by_side, reference, self.seed))
+            by_side = {side: [_species_temperature(run, k) for run in runs] for side, runs in used.items()}
+            rows.append(means_row(f"temperature of {element}", "K", by_side, self.seed))
         return rows
 
     def _distance_row(self, name: str, replicas: Mapping[str, np.ndarray], equal: float | None) -> Row:
@@ -185,15 +183,10 @@ class Spectrum(Observable):
         rows, accepted = [], max(self.tolerance, resolution(depth))
         for k, position in enumerate(sorted(peak_positions(replicas[AIMD][0], at)[:N_PEAKS]), start=1):
             found = {side: _followed(of_side, at, position, depth) for side, of_side in replicas.items()}
-            reference = found.pop(AIMD)
             there = {side: estimate for side, estimate in found.items() if estimate is not None}
-            differences = {side: difference(estimate, reference) for side, estimate in there.items()}
             missing = [side for side in found if side not in there]
-            rows.append(Row(
-                f"peak {k} of {name}", "cm⁻¹", reference, there, differences,
-                verdict={side: judged(value, accepted) for side, value in differences.items()},
-                note=f"no such peak in {', '.join(missing)}" if missing else "",
-            ))
+            rows.append(estimate_row(f"peak {k} of {name}", "cm⁻¹", there, accepted,
+                                     f"no such peak in {', '.join(missing)}" if missing else ""))
         return rows
 
     def _definition(self, depth: float) -> str:

@@ -16,7 +16,7 @@ from dtmd.observables.bond_graph import NONMETALS, pairs_nearby
 from dtmd.observables.distances import minimum_image_distances, pair_distances
 from dtmd.observables.kaplan_meier import SurvivalCurve, kaplan_meier, longest_common_time
 from dtmd.observables.observable import Observable
-from dtmd.observables.over_runs import RULE, estimates_row
+from dtmd.observables.over_runs import RULE, estimate_row
 from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, Table, sides
 from dtmd.observables.selection import Pair
 from dtmd.observables.series import n_finite
@@ -171,8 +171,7 @@ class Survival(Observable):
         """Shares alive at the longest time at which all are known."""
         time = longest_common_time(curves.values())
         alive = {side: curve.at(time) for side, curve in curves.items()}
-        reference = alive.pop(AIMD, None)
-        return estimates_row(f"runs alive after {duration(time)}", "", alive, reference, self.tolerance, note)
+        return estimate_row(f"runs alive after {duration(time)}", "", alive, self.tolerance, note)
 
     def _definition(self) -> str:
         low, high = self.limits.temperature

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dtmd.observables.observable import NotApplicable, Observable
-from dtmd.observables.over_runs import RULE, estimates_row
-from dtmd.observables.section import Curve, Plot, Section, sides
+from dtmd.observables.over_runs import RULE, estimate_row
+from dtmd.observables.section import AIMD, Curve, Plot, Section, sides
 from dtmd.observables.series import Series, thinned
 from dtmd.observables.statistics import Z95, Estimate, block_average, mean_over_runs
 from dtmd.trajectory import Trajectory
@@ -87,24 +87,24 @@ class Temperature(Observable):
         return _Temperatures(first)
 
     def compare(self, md: Mapping[str, Sequence[RunTemperature]], aimd: Sequence[RunTemperature]) -> Section:
-        means = {side: mean_of_runs([run.mean for run in runs], self.seed) for side, runs in md.items() if runs}
-        reference = mean_of_runs([run.mean for run in aimd], self.seed) if aimd else None
-        tolerance = self.tolerance * reference.value if reference else None
+        by_side = sides(md, aimd)
+        means = {side: mean_of_runs([run.mean for run in runs], self.seed) for side, runs in by_side.items()}
+        tolerance = self.tolerance * means[AIMD].value if aimd else None
         curves = [
             Curve(run.source, run.times / FS_PER_PS, run.temperatures, side=side, run=run.source)
-            for side, runs in sides(md, aimd).items() for run in runs
+            for side, runs in by_side.items() for run in runs
         ]
         ended = [f"{run.source}: no finite temperature from {run.ended:g} fs on; the mean is of the frames before"
-                 for runs in [*md.values(), aimd] for run in runs if run.ended is not None]
+                 for runs in by_side.values() for run in runs if run.ended is not None]
         return Section(
             name=self.name, title="Temperature",
             definition="Time average of 2·E_kin/(f·k_B), f = 3N − 3, or the components that are not held. Intervals: "
             "over runs by bootstrap; of a single run from five blocks of equal duration.",
-            rows=[estimates_row("temperature", "K", means, reference, tolerance)],
+            rows=[estimate_row("temperature", "K", means, tolerance)],
             plots=[Plot("temperature", "Temperature of each run against time.", "time (ps)", "temperature (K)", curves,
                         from_zero=False)],
             rule=f"{RULE} A single run counts with the interval of its blocks. "
-            f"Tolerance: {100 * self.tolerance:g} % of the temperature of the AIMD." if reference else "",
+            f"Tolerance: {100 * self.tolerance:g} % of the temperature of the AIMD." if aimd else "",
             caveats=["Runs in the microcanonical ensemble keep the energy of their start: their temperature tells "
                      "whether potential and kinetic energy are shared as in the AIMD.", *ended],
         )
