@@ -10,9 +10,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dtmd.comparison_report.figures import AIMD_COLOUR
+from dtmd.observables.section import AIMD
 from dtmd.presentation.figures import CYCLE
 
-AIMD_COLOUR = "#5b6470"
 SHOWN = ("S = 1", "S = 4")
 
 
@@ -22,7 +23,7 @@ def main(comparison: Path, out: Path) -> None:
     figure = Figure(figsize=(10, 3.4), layout="constrained", dpi=150)
     left, right = figure.subplots(1, 2)
     draw(left, plots["rollout"], xlabel="time since the unseen AIMD frame (fs)", shown=SHOWN)
-    draw(right, plots["distances-pd-pd"], xlabel="Pd–Pd distance (Å)", shown=(*SHOWN, "AIMD"))
+    draw(right, plots["distances-pd-pd"], xlabel="Pd–Pd distance (Å)", shown=(*SHOWN, AIMD))
     right.set_xlim(2.0, 6.0)
     for axes in (left, right):
         axes.set_ylim(0, None)
@@ -34,7 +35,7 @@ def main(comparison: Path, out: Path) -> None:
 def draw(axes: Axes, plot: dict, xlabel: str, shown: Sequence[str]) -> None:
     """The curves of these sides with their bands, the AIMD in grey."""
     for curve in sorted((c for c in plot["curves"] if c["side"] in shown), key=lambda c: shown.index(c["side"])):
-        colour = AIMD_COLOUR if curve["side"] == "AIMD" else CYCLE[shown.index(curve["side"])]
+        colour = AIMD_COLOUR if curve["side"] == AIMD else CYCLE[shown.index(curve["side"])]
         if curve["low"] is not None:
             axes.fill_between(curve["x"], curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
         axes.plot(curve["x"], curve["y"], color=colour, linewidth=1.4, label=curve["side"])
