@@ -15,7 +15,7 @@ from dtmd import units
 from dtmd.errors import DtmdError
 from dtmd.ingest.readers.lammps_dump import UNITS
 from dtmd.ingest.source import CutShort
-from dtmd.md.run import Part, Piece
+from dtmd.md.run import Part, Piece, grouped
 from dtmd.trajectory import Trajectory
 
 _ANGSTROM_PER_NM = 10.0
@@ -240,20 +240,7 @@ def _part(path: Path, like: Trajectory, frames: Callable[[], Iterator[Piece]], n
         raise DtmdError(f"{path}: no frames in this file") from None
 
     def pieces(max_bytes: int) -> Iterator[Piece]:
-        n_frames = max(1, max_bytes // sum(values.nbytes for values in first.arrays().values()))
-        waiting, cut = [], None
-        try:
-            for frame in _checked(path, frames()):
-                waiting.append(frame)
-                if len(waiting) == n_frames:
-                    yield _joined(waiting)
-                    waiting = []
-        except CutShort as short:
-            cut = short
-        if waiting:
-            yield _joined(waiting)
-        if cut:
-            raise cut
+        return map(_joined, grouped(_checked(path, frames()), first.n_within(max_bytes)))
 
     return Part(source=str(path), numbers=like.numbers, masses=like.masses, pbc=like.pbc, first=first, pieces=pieces,
                 notes=(f"elements and masses from {like.source}", *notes))

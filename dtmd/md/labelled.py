@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from ase.data import atomic_masses
 
 from dtmd.errors import DtmdError
 from dtmd.ingest.clock import SAME_TIMESTEP
-from dtmd.ingest.source import CutShort, Format, Frame, RawRun, Source
-from dtmd.md.run import Part, Piece
+from dtmd.ingest.source import Format, Frame, RawRun, Source
+from dtmd.md.run import Part, Piece, grouped
 
 _OPTIONAL = ("velocities", "forces", "energy")
 
@@ -36,20 +37,9 @@ def open_part(form: Format, path: Path, timestep: float | None, watch: Callable[
     first = _piece([frame], 0, frame, spacing, path)
 
     def pieces(max_bytes: int) -> Iterator[Piece]:
-        n_frames = max(1, max_bytes // sum(values.nbytes for values in first.arrays().values()))
-        waiting, index, cut = [], 0, None
-        try:
-            for following in form.read(Source(path, watch=watch)).frames:
-                waiting.append(following)
-                if len(waiting) == n_frames:
-                    yield _piece(waiting, index, frame, spacing, path)
-                    index, waiting = index + n_frames, []
-        except CutShort as short:
-            cut = short
-        if waiting:
-            yield _piece(waiting, index, frame, spacing, path)
-        if cut:
-            raise cut
+        n_frames = first.n_within(max_bytes)
+        groups = grouped(form.read(Source(path, watch=watch)).frames, n_frames)
+        return map(lambda frames, index: _piece(frames, index, frame, spacing, path), groups, count(step=n_frames))
 
     return Part(
         source=str(path), numbers=run.numbers, masses=atomic_masses[run.numbers] if run.masses is None else run.masses,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -53,6 +53,10 @@ class Piece:
         """These frames."""
         return Piece(**{name: values[frames] for name, values in self.arrays().items()})
 
+    def n_within(self, max_bytes: int) -> int:
+        """How many frames such as these take at most so many bytes, at least one."""
+        return max(1, max_bytes * len(self) // sum(values.nbytes for values in self.arrays().values()))
+
 
 @dataclass(frozen=True)
 class Part:
@@ -81,6 +85,27 @@ class Part:
     fixed: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     origin: Origin = field(default_factory=Origin)
+
+
+def grouped(frames: Iterable, n_frames: int) -> Iterator[list]:
+    """Frames, so many at a time.
+
+    Raises:
+        CutShort: as `frames`, after those before it.
+    """
+    waiting, cut = [], None
+    try:
+        for frame in frames:
+            waiting.append(frame)
+            if len(waiting) == n_frames:
+                yield waiting
+                waiting = []
+    except CutShort as short:
+        cut = short
+    if waiting:
+        yield waiting
+    if cut:
+        raise cut
 
 
 class MDRun:
@@ -122,7 +147,7 @@ class MDRun:
             if wrapped:
                 piece = self._unwrapped(piece, last)
             block = self._trajectory(piece)
-            n_frames = max(1, max_bytes * len(piece) // sum(values.nbytes for values in piece.arrays().values()))
+            n_frames = piece.n_within(max_bytes)
             for start in range(0, len(block), n_frames):
                 yield block.window(start, start + n_frames)
             last = block.window(len(block) - 1, len(block))

@@ -37,7 +37,7 @@ def open_part(path: Path) -> Part:
 
 
 def _pieces(run: Trajectory, max_bytes: int) -> Iterator[Piece]:
-    n_frames = max(1, max_bytes // sum(values.nbytes for values in _copied(run, 0, 1).arrays().values()))
+    n_frames = _copied(run, 0, 1).n_within(max_bytes)
     return (_copied(run, start, start + n_frames) for start in range(0, len(run), n_frames))
 
 
