@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dtmd.observables.even import EvenStretches
+from dtmd.observables.even import FEWEST_FRAMES, EvenStretches
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.over_runs import RULE, mean_curve, means_row
 from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, sides
@@ -15,8 +15,6 @@ from dtmd.observables.series import n_finite
 from dtmd.presentation.numbers import duration, number
 from dtmd.trajectory import Trajectory
 from dtmd.units import FS_PER_PS
-
-FEWEST_FRAMES = 32
 
 LAGS_PER_LEVEL = 16
 """Level k has the lags 1 … 16 times 2ᵏ frames, those of the levels below left out: eight for each doubling."""

@@ -8,6 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+FEWEST_FRAMES = 32
+"""Of a stretch that counts; fewer tell nothing of frequencies or of how a displacement grows."""
+
 SPACING_TOLERANCE = 1e-3
 """Relative; gaps between frames that differ by less are the same, as times in files are rounded."""
 

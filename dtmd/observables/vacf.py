@@ -7,13 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dtmd import units
-from dtmd.observables.even import EvenStretches
+from dtmd.observables.even import FEWEST_FRAMES, EvenStretches
 from dtmd.observables.observable import NotApplicable
 from dtmd.observables.series import n_finite
 from dtmd.trajectory import Trajectory
-
-FEWEST_FRAMES = 32
-"""Of an even stretch; fewer tell nothing of frequencies."""
 
 _VALUES_AT_ONCE = 2_000_000
 
