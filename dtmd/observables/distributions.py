@@ -13,7 +13,7 @@ import numpy as np
 from dtmd.observables.histograms import normalised
 from dtmd.observables.over_runs import estimate_row
 from dtmd.observables.section import AIMD, Curve, Row, Verdict
-from dtmd.observables.statistics import Z95, Estimate, interval, resamples
+from dtmd.observables.statistics import Z95, Estimate, interval, random_halves, resamples
 
 MIN_REFERENCE = 4
 """Trajectories of AIMD below which its own spread is not known; four can be halved in three ways."""
@@ -65,7 +65,7 @@ def compare_distributions(
     estimate = bootstrap_distance(own, reference, metric, seed)
     if len(reference) < 2:
         return Distance(estimate, None, None, Verdict.UNDECIDED)
-    in_first = _halves(len(reference), seed)
+    in_first = random_halves(len(reference), seed, N_SPLITS)
     halves = metric(in_first @ reference, (1.0 - in_first) @ reference)
     spread = 1.0 / effective_number(in_first * weights) + 1.0 / effective_number((1.0 - in_first) * weights)
     wanted = 1.0 / effective_number(own_weights) + 1.0 / effective_number(weights)
@@ -102,12 +102,6 @@ def bootstrap(
 def effective_number(weights: np.ndarray) -> np.ndarray:
     """Kish's number of equal trajectories that a weighted mean is worth: (Σw)²/Σw² over the last axis."""
     return weights.sum(axis=-1) ** 2 / (weights**2).sum(axis=-1)
-
-
-def _halves(n: int, seed: int) -> np.ndarray:
-    """1 for the trajectories of the first half of each split, (N_SPLITS, n)."""
-    rng = np.random.default_rng(seed)
-    return np.array([rng.permutation(n) < n // 2 for _ in range(N_SPLITS)], dtype=float)
 
 
 def _resampled(runs: np.ndarray, seed: int) -> Iterator[np.ndarray]:

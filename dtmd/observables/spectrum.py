@@ -12,7 +12,7 @@ from dtmd import units
 from dtmd.observables.observable import NotApplicable, Observable
 from dtmd.observables.over_runs import RULE, estimate_row, means_row
 from dtmd.observables.section import AIMD, Curve, Plot, Row, Section, judged, sides
-from dtmd.observables.statistics import Estimate, interval, resamples
+from dtmd.observables.statistics import Estimate, interval, random_halves, resamples
 from dtmd.observables.vacf import Autocorrelation, AutocorrelationOfRun
 from dtmd.trajectory import Trajectory
 
@@ -238,12 +238,10 @@ def _nearest(spectrum: np.ndarray, at: np.ndarray, position: float, reach: float
 
 def _split_half(runs: np.ndarray, species: int | None, seed: int) -> float | None:
     """Mean of 1 − overlap between random halves of the runs; None for a single run."""
-    n = len(runs)
-    if n < 2:
+    if len(runs) < 2:
         return None
     spectra = runs.sum(axis=1) if species is None else runs[:, species]
-    rng = np.random.default_rng(seed)
-    in_first = np.array([rng.permutation(n) < n // 2 for _ in range(_N_SPLITS)], dtype=float)
+    in_first = random_halves(len(runs), seed, _N_SPLITS)
     return float(1.0 - overlap(in_first @ spectra, (1.0 - in_first) @ spectra).mean())
 
 

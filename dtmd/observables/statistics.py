@@ -37,6 +37,12 @@ def resamples(n: int, seed: int, n_resamples: int = N_RESAMPLES) -> np.ndarray:
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=n_resamples)
 
 
+def random_halves(n: int, seed: int, n_splits: int) -> np.ndarray:
+    """1 for the trajectories in the first half of each split, 0 for the others, shape (n_splits, n)."""
+    rng = np.random.default_rng(seed)
+    return np.array([rng.permutation(n) < n // 2 for _ in range(n_splits)], dtype=float)
+
+
 def interval(value: float, replicas: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
     """Normal bootstrap interval, value ± 1.96 standard deviations of its replicas, within `bounds`.
 
