@@ -10,8 +10,9 @@ import numpy as np
 
 from dtmd.errors import DtmdError
 from dtmd.observables.observable import NotApplicable
+from dtmd.observables.over_runs import mean_curve
 from dtmd.observables.rollout import TIME_TOLERANCE, Rollout, Start, find_start, start_at
-from dtmd.observables.statistics import Estimate, interval, mean_over_runs, resamples
+from dtmd.observables.statistics import Estimate, mean_over_runs
 from dtmd.trajectory import Trajectory
 
 VELOCITY_TOLERANCE = 1e-5
@@ -119,15 +120,12 @@ def summarise(runs: Sequence[RolloutRun], elements: list[str], seed: int, n_step
     rollouts = [run.rollout for run in runs]
     errors = np.stack([rollout.force_errors[: n_steps + 1] for rollout in rollouts])
     total, means = errors.sum(axis=-1), np.stack([rollout.mean_errors(n_steps) for rollout in rollouts])
-    low = high = None
-    if len(runs) > 1:
-        band = [interval(value, replicas, (0.0, np.inf)) for value, replicas in
-                zip(total.mean(axis=0), (resamples(len(runs), seed) @ total / len(runs)).T, strict=True)]
-        low, high = (np.array([getattr(point, edge) for point in band]) for edge in ("low", "high"))
+    times = rollouts[0].times[: n_steps + 1]
+    curve = mean_curve("", times, total, seed, (0.0, np.inf))
     scale = np.mean([rollout.reference_forces[1 : n_steps + 1].sum(axis=-1).mean() for rollout in rollouts])
     return RolloutComparison(
         elements=elements, n_steps=n_steps, mepa=mean_over_runs(means.sum(axis=-1), seed),
         species=[mean_over_runs(term, seed) for term in means.T],
-        reference_force=float(scale), times=rollouts[0].times[: n_steps + 1], mean=total.mean(axis=0),
-        low=low, high=high, species_mean=errors.mean(axis=0), runs=list(runs),
+        reference_force=float(scale), times=times, mean=curve.y, low=curve.low, high=curve.high,
+        species_mean=errors.mean(axis=0), runs=list(runs),
     )
