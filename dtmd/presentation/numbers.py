@@ -1,8 +1,9 @@
-"""Numbers and names as people read them."""
+"""Numbers, times and names as people read them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from math import floor, isfinite, log10
 from pathlib import PurePath
 
@@ -47,6 +48,11 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def now() -> str:
+    """The date and the time of day, UTC."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def short_names(sources: Sequence[str]) -> dict[str, str]:

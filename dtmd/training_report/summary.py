@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from datetime import datetime, timezone
 from pathlib import Path
 
 from dtmd.config import TrainConfig, dump_config, load_config
 from dtmd.files import write_text
-from dtmd.presentation.numbers import NOTHING, clock
+from dtmd.presentation.numbers import NOTHING, clock, now
 from dtmd.presentation.page import render_page
 from dtmd.training_report.about import read_about
 from dtmd.training_report.curves import draw_learning_curves, learning_curves_for_page
@@ -44,8 +43,8 @@ def summary_html(records: list[dict], config: TrainConfig, about: dict, run_dir:
     return render_page(
         _TEMPLATE, {"clock": clock, "error": _error}, stages=stages(records), best=best_of(records), last=records[-1],
         elements=elements_of(records), config=config, settings=dump_config(config), about=about,
-        run=shlex.quote(str(run_dir)), created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        seconds=sum(record["seconds"] for record in records), figures=learning_curves_for_page(records),
+        run=shlex.quote(str(run_dir)), created=now(), seconds=sum(record["seconds"] for record in records),
+        figures=learning_curves_for_page(records),
     )
 
 
