@@ -10,13 +10,13 @@ of its own, without drawing the report: memory is what that process has taken at
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import re
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from measuring import machine, memory, tell
 
 from dtmd.comparison.comparing import compare
 from dtmd.comparison.sides import MDSide, RunFiles
@@ -62,7 +62,7 @@ def measure(path: Path) -> dict[str, float]:
     found = compare([MDSide("MD", [RunFiles((path,))])], aimd)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     n_frames = found.header.md[0].n_frames
-    peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1000
+    peak = memory("VmHWM")
     return {"size_MB": path.stat().st_size / 1e6, "frames": n_frames, "sections": len(found.sections),
             "wall_s": wall, "cpu_s": cpu, "cpu_ms_per_frame": 1000 * cpu / n_frames, "peak_memory_MB": peak}
 
@@ -73,8 +73,6 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     parser.add_argument("--folder", type=Path, help="where the files are written, and removed again [temporary]")
     args = parser.parse_args(argv)
-    from measuring import machine  # loads PyTorch, which is not to count where memory is measured
-
     report = {"machine": machine(), "files": []}
     (run,) = read_aimd([embedded("inputs") / "aimd" / "test" / "h2pd6_014_from_060.extxyz.xz"], None, [])
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -83,10 +81,7 @@ def main(argv: list[str]) -> None:
             write(path, run, share * args.size_mb * 1e6)
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 report["files"].append(pool.apply(measure, (path,)))
-    text = json.dumps(report, indent=1)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n")
+    tell(report, args.json)
 
 
 if __name__ == "__main__":

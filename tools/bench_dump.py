@@ -13,9 +13,7 @@ its own has taken at most, all modules included, for a file and one of a quarter
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import re
 import statistics
 import sys
 import tempfile
@@ -26,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from measuring import machine, memory, tell
 
 from dtmd.md import open_run
 
@@ -83,7 +82,7 @@ def by_mdanalysis(path: Path) -> int:
 def peak_memory(path: Path) -> float:
     """MB that a process takes at most to read; to be called in one of its own."""
     by_dtmd(path)
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1000
+    return memory("VmHWM")
 
 
 def timed(read: Callable[[Path], int], path: Path, n_frames: int) -> tuple[float, float]:
@@ -107,10 +106,10 @@ def measure(case: Case, folder: Path, size: float, n_rounds: int) -> dict:
             times[read.__name__].append(timed(read, path, n_frames))
     wall, cpu = ({name: statistics.median(pair[k] for pair in pairs) for name, pairs in times.items()}
                  for k in range(2))
-    memory = {}
+    taken = {}
     for name, file in (("whole", path), ("quarter", quarter)):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            memory[name] = pool.apply(peak_memory, (file,))
+            taken[name] = pool.apply(peak_memory, (file,))
     megabytes = path.stat().st_size / 1e6
     path.unlink()
     quarter.unlink()
@@ -119,7 +118,7 @@ def measure(case: Case, folder: Path, size: float, n_rounds: int) -> dict:
         "frames_per_s": {name: n_frames / seconds for name, seconds in wall.items()},
         "MB_per_cpu_s": {name: megabytes / seconds for name, seconds in cpu.items()},
         "ratio_wall": wall["by_mdanalysis"] / wall["by_dtmd"], "ratio_cpu": cpu["by_mdanalysis"] / cpu["by_dtmd"],
-        "peak_memory_MB": memory,
+        "peak_memory_MB": taken,
     }
 
 
@@ -131,17 +130,12 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--folder", type=Path, help="where the files are written, and removed again [temporary]")
     args = parser.parse_args(argv)
     size, n_rounds = (20e6, 1) if args.quick else (args.size_mb * 1e6, 3)
-    from measuring import machine  # loads PyTorch, which is not to count where memory is measured
-
     versions = {name: version(name) for name in ("pandas", "MDAnalysis")}
     report = {"machine": machine() | versions, "rounds": n_rounds, "cases": {}}
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         for name, case in CASES.items():
             report["cases"][name] = measure(case, Path(folder), size, n_rounds)
-    text = json.dumps(report, indent=1)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n")
+    tell(report, args.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import multiprocessing
 import platform
 import random
@@ -28,6 +27,7 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+from measuring import memory, tell
 
 from dtmd.ingest.checks import CHECKS
 from dtmd.ingest.formats import Found
@@ -132,18 +132,13 @@ def ingest_all(case: str, path: Path) -> None:
     path.with_suffix(".h5").unlink()
 
 
-def anonymous_memory() -> float:
-    """MB of this process that are no file's."""
-    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1000
-
-
 def peak_memory(work: Callable[[str, Path], object], case: str, path: Path) -> tuple[float, float]:
     """Memory before and at most while working, MB; for a process of its own."""
-    before, seen, done = anonymous_memory(), [0.0], threading.Event()
+    before, seen, done = memory("RssAnon"), [0.0], threading.Event()
 
     def watch() -> None:
         while not done.wait(PAUSE):
-            seen.append(anonymous_memory())
+            seen.append(memory("RssAnon"))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -164,17 +159,17 @@ def measure(case: str, path: Path, n_rounds: int) -> dict:
             run()
             times[name].append(time.perf_counter() - start)
     seconds = {name: statistics.median(values) for name, values in times.items()}
-    memory = {}
+    taken = {}
     for name, work in (("reader", count_frames), ("whole ingest", ingest_all)):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            memory[name] = dict(zip(("before", "peak"), pool.apply(peak_memory, (work, case, path)), strict=True))
+            taken[name] = dict(zip(("before", "peak"), pool.apply(peak_memory, (work, case, path)), strict=True))
     size = path.stat().st_size / 1e6
     return {
         "size_MB": size, "frames": count_frames(case, path), "seconds": seconds,
         "MB_per_s": {name: size / value for name, value in seconds.items()},
         "reader_by_pass": {f.__name__: seconds[f.__name__] / seconds["reader"] for f in CASES[case].passes},
         "ingest_by_pass": {f.__name__: seconds[f.__name__] / seconds["whole ingest"] for f in CASES[case].passes},
-        "anonymous_memory_MB": memory,
+        "anonymous_memory_MB": taken,
     }
 
 
@@ -200,10 +195,7 @@ def main(argv: list[str]) -> None:
             write(path, case, args.data, size)
             report["cases"][name] = measure(name, path, n_rounds)
             path.unlink()
-    text = json.dumps(report, indent=1)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n")
+    tell(report, args.json)
 
 
 if __name__ == "__main__":

