@@ -17,7 +17,6 @@ from dtmd.observables.statistics import Estimate, mean_over_runs
 from dtmd.presentation.numbers import NOTHING, duration, number
 from dtmd.trajectory import Trajectory
 
-
 _NUMBERED = re.compile(r"(.+) = ([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)")
 """Sides such as "S = 4" differ in one number, which the error is drawn against."""
 

@@ -13,7 +13,6 @@ from dtmd.errors import DtmdError
 from dtmd.trajectory import Trajectory
 
 
-
 def _index(atom_id: int) -> int:
     if atom_id < 1:
         raise ValueError("atom ids count from 1, as in LAMMPS")
