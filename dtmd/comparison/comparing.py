@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import PurePath
 
@@ -82,10 +83,8 @@ def compare(
     gathered = _gather_all(job, runs, n_jobs, watch)
     for found in [*(found for found, _ in gathered), *reference]:
         check_same_cell(found, reference[0], aimd[0].pbc)
-    by_side, place = {}, 0
-    for side in sides:
-        by_side[side.name] = gathered[place:place + len(side.runs)]
-        place += len(side.runs)
+    following = iter(gathered)
+    by_side = {side.name: list(islice(following, len(side.runs))) for side in sides}
     told = _Told({name: [found for found, _ in of_side] for name, of_side in by_side.items()}, reference, window)
     header_sides = [Side(side.name, [_run(*found) for found in by_side[side.name]], side.model) for side in sides]
     aimd_side = Side(AIMD, [_run(found, t.origin.digest) for found, t in zip(reference, aimd, strict=True)])
