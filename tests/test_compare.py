@@ -1,13 +1,12 @@
 """The comparison on trajectories whose answers are known, from memory and from files."""
 
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from observable_cases import HEXAGONAL
 
-from dtmd.cli import main
 from dtmd.comparison.comparing import compare
 from dtmd.comparison.gathering import Held, gather
 from dtmd.comparison.settings import KINDS, ComparisonSettings, default_yaml, load_settings
@@ -21,7 +20,6 @@ from dtmd.presentation.numbers import number, short_names
 from dtmd.store import write_store
 from dtmd.trajectory import Trajectory
 
-CELL = np.array([[12.3, 0, 0], [-6.15, 10.652112, 0], [0, 0, 14.0]])
 NUMBERS = np.array([1, 1, 6, 6, 46])
 
 
@@ -35,7 +33,7 @@ def trajectory(name, seed, n_frames=60, breaks_at=None):
         positions[breaks_at:, 1, 1] += 2.0
     return Trajectory(
         numbers=NUMBERS, masses=np.array([1.008, 1.008, 12.011, 12.011, 106.42]), pbc=np.ones(3, bool),
-        cells=np.broadcast_to(CELL, (n_frames, 3, 3)), times=times, positions=positions,
+        cells=np.broadcast_to(HEXAGONAL, (n_frames, 3, 3)), times=times, positions=positions,
         velocities=rng.normal(scale=0.01, size=positions.shape), forces=rng.normal(size=positions.shape),
         energies=rng.normal(scale=0.001, size=n_frames), source=f"aimd/{name}",
     )
@@ -381,35 +379,21 @@ def test_the_printed_settings_can_be_read(tmp_path, aimd):
             assert own.settings == expected.settings
 
 
-@pytest.fixture
-def dtmd_compare(monkeypatch, capsys):
-    """The command in this process: exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dtmd", "compare", *map(str, arguments), "--jobs", "1"])
-        try:
-            main()
-        except SystemExit as ending:
-            return ending.code, *capsys.readouterr()
-
-    return run
-
-
-def test_exit_codes(dumps, aimd, md, tmp_path, dtmd_compare):
+def test_exit_codes(dumps, aimd, md, tmp_path, dtmd_here):
     settings, out = tmp_path / "o.yaml", tmp_path / "out"
     settings.write_text("observables: {" + ", ".join(f"{name}: false" for name in KINDS if name != "temperature") + "}")
     hot = write_dump(tmp_path / "hot" / "run.lammpstrj", replace(md[2], velocities=3.0 * md[2].velocities))
     store = tmp_path / "aimd.h5"
     write_store(store, aimd)
-    options = ("--observables", settings, "-o", out)
-    code, shown, _ = dtmd_compare(hot, store, *options, "--fail-on-difference")
+    options = ("--observables", settings, "-o", out, "--jobs", "1")
+    code, shown, _ = dtmd_here("compare", hot, store, *options, "--fail-on-difference")
     assert code == 1 and "differs" in shown and json.loads((out / "metrics.json").read_text())["sections"]
-    assert dtmd_compare(hot, store, *options)[0] == 0
-    code, shown, told = dtmd_compare("--against", f"a={dumps[0]}", f"b={dumps[1]}", store, *options,
-                                     "--fail-on-difference")
+    assert dtmd_here("compare", hot, store, *options)[0] == 0
+    code, shown, told = dtmd_here("compare", "--against", f"a={dumps[0]}", f"b={dumps[1]}", store, *options,
+                                  "--fail-on-difference")
     assert code == 0, shown + told
     assert "dtmd compare --against" in json.loads((out / "metrics.json").read_text())["header"]["command"]
-    code, _, told = dtmd_compare(tmp_path / "none.lammpstrj", store, *options)
+    code, _, told = dtmd_here("compare", tmp_path / "none.lammpstrj", store, *options)
     assert code == 2 and "no such file" in told
 
 
