@@ -363,6 +363,8 @@ def crashtest(
     n: Annotated[int, typer.Option("--n", help="Starts.", min=1)] = 12,
     nvt: Annotated[bool, typer.Option("--nvt", help="At constant temperature, the default.")] = False,
     nve: Annotated[bool, typer.Option("--nve", help="At constant energy.")] = False,
+    thermostat: Annotated[Optional[str], typer.Option(
+        metavar="NAME", help="csvr (stochastic velocity rescaling, the default), langevin or nose-hoover.")] = None,
     timestep: Annotated[float, typer.Option(help="fs.", min=1e-3)] = 0.5,
     stride: Annotated[int, typer.Option(help="Steps from one written frame to the next.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Of the choice of starts, velocities and thermostat.", min=0)] = 0,
@@ -386,9 +388,13 @@ def crashtest(
     from dtmd.launcher.processes import n_cores
     from dtmd.presentation.progress import BytesDisplay
 
-    if nvt and nve:
-        raise DtmdError("--nvt and --nve: at constant temperature or at constant energy; give one of the two")
-    protocol = Protocol(parse_temperatures(temperatures), n, parse_time(time), timestep, stride, not nve, seed)
+    if nvt and (nve or thermostat == "none"):
+        raise DtmdError(f"--nvt and {'--nve' if nve else '--thermostat none'}: at constant temperature or at constant "
+                        "energy; give one of the two")
+    if nve and thermostat:
+        raise DtmdError(f"--nve and --thermostat {thermostat}: constant energy has no thermostat; give one of the two")
+    protocol = Protocol(parse_temperatures(temperatures), n, parse_time(time), timestep, stride,
+                        "none" if nve else thermostat or "csvr", seed)
     aimd = read_aimd([starts], aimd_timestep, allow or [])
     what = views(observables, aimd, protocol)
     chosen = choose_starts(aimd, "random", n, seed, follow=0)

@@ -1,6 +1,8 @@
 """Crash tests: the same starts for every model, crashes as results, what can happen to the runs."""
 
+import json
 import re
+from contextlib import nullcontext
 from functools import partial
 
 import crash_cases
@@ -14,10 +16,11 @@ from rich.console import Console
 from toys import crystal, write_toy
 
 from dtmd import artefact, units
+from dtmd.calculator import DtmdCalculator
 from dtmd.crashtest.models import CrashModel, models_of
 from dtmd.crashtest.protocol import Protocol
 from dtmd.crashtest.results import results_of
-from dtmd.crashtest.runs import run_crash_test
+from dtmd.crashtest.runs import _SAME, run_crash_test
 from dtmd.crashtest.starts import at_temperature
 from dtmd.ensemble.lammps_run import state_of
 from dtmd.ensemble.starts import Start
@@ -34,7 +37,7 @@ def beside_the_factories(monkeypatch):
     monkeypatch.chdir(crash_cases.HERE)
 
 
-def protocol(time=50.0, temperatures=(300.0,), thermostat=False, stride=10, n=2) -> Protocol:
+def protocol(time=50.0, temperatures=(300.0,), thermostat="none", stride=10, n=2) -> Protocol:
     return Protocol(temperatures, n, time, 0.5, stride, thermostat, seed=3)
 
 
@@ -45,6 +48,39 @@ def crash_test(folder, models, chosen, settings):
 
 def frames_of(run):
     return open_run(run.folder / "run.lammpstrj").whole()
+
+
+STRAIGHT = np.diag([9.0, 8.0, 7.0])
+
+
+def some_held(n_atoms):
+    """The first two atoms, and the third along y."""
+    fixed = np.zeros((n_atoms, 3), dtype=bool)
+    fixed[:2], fixed[2, 1] = True, True
+    return fixed
+
+
+def keeps_still(run, fixed) -> bool:
+    """Held components, or else the centre of mass."""
+    if fixed is None:
+        return bool(np.abs(run.masses @ run.velocities).max() < 1e-6)
+    return not np.any(run.positions[:, fixed] != run.positions[0, fixed]) and not run.velocities[:, fixed].any()
+
+
+def toy_on_both_sides(folder):
+    """A potential in LAMMPS and, by a factory in the folder, in ASE."""
+    path = write_toy(folder / "toy.pt")
+    (folder / "toy_side.py").write_text(
+        "from dtmd.calculator import DtmdCalculator\ndef toy():\n    return DtmdCalculator('toy.pt')\n")
+    return [CrashModel("lammps", folder / "ct" / "lammps", artefact=path, metadata=artefact.read_metadata(path)),
+            CrashModel("ase", folder / "ct" / "ase", factory="toy_side:toy")]
+
+
+def toy_start(cell, fixed, periodic=True):
+    """Nine atoms that the potential knows, in the cell or, not periodic, in none."""
+    atoms = crystal(cell, 9, (periodic,) * 3)
+    return Trajectory(atoms.numbers, atoms.get_masses(), atoms.pbc, cell[None] * periodic, np.zeros(1),
+                      atoms.positions[None], fixed=fixed, source="toy")
 
 
 def test_every_model_and_temperature_has_the_same_starts(tmp_path):
@@ -121,20 +157,54 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     assert all(run.done() for batch in batches for run in batch.runs)
 
 
-def test_a_thermostat_keeps_the_temperature_also_where_atoms_are_held(tmp_path):
-    fixed = np.zeros((6, 3), dtype=bool)
-    fixed[:2], fixed[2, 1] = True, True
-    straight = np.diag([9.0, 8.0, 7.0])
-    run = aimd(cell=straight, fixed=fixed)
-    settings = protocol(time=4000.0, temperatures=(400.0,), thermostat=True, n=1)
+def test_a_folder_of_an_earlier_program_goes_on(tmp_path):
+    model = calculator(tmp_path, "wells")
+    (batch,), _ = crash_test(tmp_path, [model], starts(1), protocol(n=1))
+    record = model.runs_folder(300.0) / "ensemble.json"
+    before = json.loads(record.read_text())
+    for sha256, message in (("0" * 64, "the input was"), (next(iter(_SAME)), None)):
+        record.write_text(json.dumps({**before, "input": {"file": "calculator_md.py", "sha256": sha256}}))
+        with pytest.raises(DtmdError, match=message) if message else nullcontext():
+            crash_test(tmp_path, [model], starts(2), protocol())
+    assert json.loads(record.read_text())["input"] == before["input"]
+
+
+def near_400_kelvin(run, n_freedom) -> bool:
+    """Within four standard errors of its mean."""
+    kelvin = 2.0 * run.kinetic_energies()[100:] / (n_freedom * units.BOLTZMANN)
+    blocks = kelvin[: len(kelvin) // 20 * 20].reshape(20, -1).mean(axis=1)
+    return abs(blocks.mean() - 400.0) < 4.0 * blocks.std() / np.sqrt(20)
+
+
+@pytest.mark.parametrize(("thermostat", "held"), [
+    ("csvr", True), ("langevin", True), ("langevin", False), ("nose-hoover", True)])
+def test_a_thermostat_keeps_the_temperature_also_where_atoms_are_held(tmp_path, thermostat, held):
+    run = aimd(cell=STRAIGHT, fixed=some_held(6) if held else None)
+    settings = protocol(time=4000.0, temperatures=(400.0,), thermostat=thermostat, n=1)
     (batch,), _ = crash_test(tmp_path, [calculator(tmp_path, "wells")], starts(1, run), settings)
     found = frames_of(batch.runs[0])
-    assert not np.any(found.positions[:, fixed] != found.positions[0, fixed]) and not found.velocities[:, fixed].any()
-    kelvin = 2.0 * found.kinetic_energies()[100:] / (run.n_freedom * units.BOLTZMANN)
-    blocks = kelvin[: len(kelvin) // 20 * 20].reshape(20, -1).mean(axis=1)
-    assert abs(blocks.mean() - 400.0) < 4.0 * blocks.std() / np.sqrt(20)
+    assert near_400_kelvin(found, run.n_freedom) and keeps_still(found, run.fixed)
+
+
+@pytest.mark.parametrize(("thermostat", "held"), [
+    ("langevin", True), *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ("csvr", True), ("csvr", False), ("langevin", False), ("nose-hoover", True), ("nose-hoover", False)))])
+def test_a_thermostat_of_lammps_does_so_too_and_its_forces_are_not_in_the_dump(tmp_path, plugin, thermostat, held):
+    model, _ = toy_on_both_sides(tmp_path)
+    run = toy_start(STRAIGHT, some_held(9) if held else None)
+    settings = protocol(time=4000.0, temperatures=(400.0,), thermostat=thermostat, n=1)
+    (batch,), _ = crash_test(tmp_path / "ct", [model], [Start("x@0", run, 0)], settings)
+    found = frames_of(batch.runs[0])
+    assert near_400_kelvin(found, run.n_freedom) and keeps_still(found, run.fixed)
+    last = Atoms(found.numbers, found.positions[-1], cell=STRAIGHT, pbc=True,
+                 calculator=DtmdCalculator(tmp_path / "toy.pt"))
+    forces = np.where(run.fixed, 0.0, last.get_forces()) if held else last.get_forces()
+    np.testing.assert_allclose(found.forces[-1], forces, atol=1e-6)
+
+
+def test_atoms_held_in_some_directions_only_are_refused_where_lammps_turns_the_cell():
     with pytest.raises(DtmdError, match="atoms 3 are held in some directions only, and LAMMPS wants this cell turned"):
-        at_temperature(starts(1, aimd(cell=straight[:, [1, 0, 2]], fixed=fixed))[0], 300.0, 0)
+        at_temperature(starts(1, aimd(cell=STRAIGHT[:, [1, 0, 2]], fixed=some_held(6)))[0], 300.0, 0)
 
 
 def test_emt_by_its_name_conserves_energy(tmp_path):
@@ -151,22 +221,17 @@ def test_emt_by_its_name_conserves_energy(tmp_path):
     assert np.ptp(total) < 1e-3 < np.ptp(found.energies)
 
 
-@pytest.mark.parametrize("kind", ["periodic, held", pytest.param("free", marks=pytest.mark.slow)])
-def test_lammps_and_ase_do_the_same(tmp_path, plugin, monkeypatch, kind):
-    """One potential on both sides, at constant energy: the same frames, temperatures and ends."""
-    path = write_toy(tmp_path / "toy.lammps.pt")
-    (tmp_path / "toy_side.py").write_text(
-        "from dtmd.calculator import DtmdCalculator\ndef toy():\n    return DtmdCalculator('toy.lammps.pt')\n")
+@pytest.mark.parametrize(("kind", "thermostat"), [
+    ("periodic, held", "nose-hoover"), *(pytest.param(kind, "none", marks=pytest.mark.slow)
+                                         for kind in ("periodic, held", "free"))])
+def test_lammps_and_ase_do_the_same(tmp_path, plugin, monkeypatch, kind, thermostat):
+    """One potential on both sides, without random numbers: the same frames, temperatures and ends."""
     monkeypatch.chdir(tmp_path)
+    cell = np.array([[7.0, 0, 0], [-2.0, 6.5, 0], [1, 0.5, 7.5]])
     free = kind == "free"
-    atoms = crystal(np.array([[7.0, 0, 0], [-2.0, 6.5, 0], [1, 0.5, 7.5]]), 9, (not free,) * 3)
-    fixed = None if free else np.arange(9)[:, None].repeat(3, axis=1) < 2
-    cell = np.zeros((3, 3)) if free else atoms.cell.array
-    run = Trajectory(atoms.numbers, atoms.get_masses(), atoms.pbc, cell[None], np.zeros(1), atoms.positions[None],
-                     fixed=fixed, source="toy")
-    models = [CrashModel("lammps", tmp_path / "ct" / "lammps", artefact=path, metadata=artefact.read_metadata(path)),
-              CrashModel("ase", tmp_path / "ct" / "ase", factory="toy_side:toy")]
-    lammps, ase = crash_test(tmp_path / "ct", models, [Start("x@0", run, 0)], protocol(time=20.0, n=1))[0]
+    run = toy_start(cell, None if free else np.arange(9)[:, None].repeat(3, axis=1) < 2, periodic=not free)
+    lammps, ase = crash_test(tmp_path / "ct", toy_on_both_sides(tmp_path), [Start("x@0", run, 0)],
+                             protocol(time=20.0, thermostat=thermostat, n=1))[0]
     one, other = frames_of(lammps.runs[0]), frames_of(ase.runs[0])
     shift = one.positions[0] - other.positions[0]
     np.testing.assert_allclose(shift, shift[:1].repeat(9, axis=0), atol=1e-7)

@@ -81,9 +81,11 @@ def test_temperatures_in_every_form():
     ({"time": 12.0}, r"--time 12fs: a run is written every 10 steps of 0.5 fs, and this is 2.4 times that"),
     ({"temperatures": (300.0, 300.0)}, "--temperatures 300 300: give each temperature once"),
     ({"temperatures": ()}, "at least one"),
+    ({"thermostat": "berendsen"}, "--thermostat berendsen: unknown; the thermostats are: csvr, langevin, nose-hoover, "
+                                  "none"),
 ])
 def test_protocols_that_make_no_sense_are_refused(changes, message):
-    settings = {"temperatures": (300.0,), "n": 2, "time": 50.0, "timestep": 0.5, "stride": 10, "thermostat": True,
+    settings = {"temperatures": (300.0,), "n": 2, "time": 50.0, "timestep": 0.5, "stride": 10, "thermostat": "csvr",
                 "seed": 0, **changes}
     with pytest.raises(DtmdError, match=message):
         Protocol(**settings)
@@ -91,6 +93,9 @@ def test_protocols_that_make_no_sense_are_refused(changes, message):
 
 @pytest.mark.parametrize(("more", "message"), [
     (["--nve", "--nvt"], "--nvt and --nve: at constant temperature or at constant energy; give one of the two"),
+    (["--nvt", "--thermostat", "none"], "--nvt and --thermostat none: at constant temperature or at constant energy"),
+    (["--nve", "--thermostat", "langevin"], "--nve and --thermostat langevin: constant energy has no thermostat"),
+    (["--thermostat", "nose"], "--thermostat nose: unknown; the thermostats are: csvr, langevin, nose-hoover, none"),
     (["--time", "5 minutes"], "--time 5 minutes: write a number and its unit"),
     (["nowhere:nothing"], "no module nowhere"),
     (["crash_factories:nothing"], "has no function nothing"),

@@ -21,6 +21,9 @@ from ase.calculators.lammps import convert
 from ase.constraints import FixCartesian
 from ase.io.lammpsdata import read_lammps_data
 from ase.md.bussi import Bussi
+from ase.md.langevin import Langevin
+from ase.md.nose_hoover_chain import NoseHooverChainThermostat
+from ase.md.velocitydistribution import Stationary
 from ase.md.verlet import VelocityVerlet
 
 from dtmd import units
@@ -36,6 +39,37 @@ _PS = units.FS_PER_PS / units.ASE_TIME
 
 class Crash(Exception):
     """Why a run has come to an early end."""
+
+
+class _Langevin(Langevin):
+    """Langevin dynamics with the centre of mass at rest where no atom is held."""
+
+    def step(self, forces: np.ndarray | None = None) -> np.ndarray:
+        forces = super().step(forces)
+        if not self.atoms.constraints:
+            Stationary(self.atoms, preserve_temperature=False)
+        return forces
+
+
+class _NoseHoover(VelocityVerlet):
+    """Velocity Verlet between half steps of a chain of three.
+
+    ASE's own NoseHooverChainNVT counts three degrees of freedom for every atom, those at rest too.
+    """
+
+    def __init__(self, atoms: Atoms, timestep: float, kelvin: float, damping: float, n_freedom: int) -> None:
+        super().__init__(atoms, timestep)
+        # It takes the number of atoms only to multiply it by three.
+        self._chain = NoseHooverChainThermostat(n_freedom / 3, self.masses, temperature_K=kelvin, tdamp=damping)
+
+    def step(self, forces: np.ndarray | None = None) -> np.ndarray:
+        self._rescale()
+        forces = super().step(forces)
+        self._rescale()
+        return forces
+
+    def _rescale(self) -> None:
+        self.atoms.set_momenta(self._chain.integrate_nhc(self.atoms.get_momenta(), 0.5 * self.dt))
 
 
 def run(calculator: GetPropertiesMixin, variables: Mapping[str, str]) -> None:
@@ -83,19 +117,22 @@ def read_start() -> tuple[Atoms, int]:
     return atoms, more["n_freedom"]
 
 
-def _dynamics(atoms: Atoms, n_freedom: int, variables: Mapping[str, str]) -> VelocityVerlet:
-    timestep = float(variables["timestep"]) * _PS
+def _dynamics(atoms: Atoms, n_freedom: int, variables: Mapping[str, str]) -> VelocityVerlet | Langevin:
+    timestep, damping = float(variables["timestep"]) * _PS, float(variables["damping"]) * _PS
+    kelvin, rng = float(variables["temperature"]), np.random.default_rng(int(variables["seed"]))
     if variables["thermostat"] == "none":
         return VelocityVerlet(atoms, timestep)
-    kelvin = float(variables["temperature"])
-    dynamics = Bussi(atoms, timestep, kelvin, float(variables["damping"]) * _PS,
-                     rng=np.random.default_rng(int(variables["seed"])))
+    if variables["thermostat"] == "langevin":
+        return _Langevin(atoms, timestep, temperature_K=kelvin, friction=1.0 / damping, fixcm=False, rng=rng)
+    if variables["thermostat"] == "nose_hoover":
+        return _NoseHoover(atoms, timestep, kelvin, damping, n_freedom)
+    dynamics = Bussi(atoms, timestep, kelvin, damping, rng=rng)
     # ASE counts the motion of the centre of mass, which is at rest, among those to be kept warm.
     dynamics.ndof, dynamics.target_kinetic_energy = n_freedom, 0.5 * n_freedom * units.BOLTZMANN * kelvin
     return dynamics
 
 
-def _stepped(dynamics: VelocityVerlet, forces: np.ndarray, step: int) -> np.ndarray:
+def _stepped(dynamics: VelocityVerlet | Langevin, forces: np.ndarray, step: int) -> np.ndarray:
     try:
         return dynamics.step(forces)
     except Exception as error:  # calculators of others fail with exceptions of any kind

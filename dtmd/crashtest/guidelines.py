@@ -65,8 +65,8 @@ def _same_for_all(results: Sequence[SideResults]) -> tuple[str, str, str]:
 def _energy(protocol: Protocol, sections: Sequence[Section]) -> tuple[str, str, str]:
     what = "Energy conserved"
     found = next((section for section in sections if section.name == "conservation"), None)
-    if protocol.thermostat:
-        return what, NO, "not tested: the thermostat exchanges energy; repeat with --nve"
+    if not protocol.conserves_energy:
+        return what, NO, f"not tested: the runs are at {protocol.conditions}; repeat with --nve"
     if found is None:
         return what, NO, "not looked at: left out of the observables"
     verdicts = found.rows[0].verdict

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from math import isfinite
 
 from dtmd.errors import DtmdError
+from dtmd.presentation.numbers import duration
 from dtmd.units import FS_PER_PS
 
 DAMPING = 100.0
 """fs, of the thermostat."""
+
+THERMOSTATS = ("csvr", "langevin", "nose-hoover", "none")
+"""`none` is constant energy."""
 
 MAX_FORCE = 1e3
 """eV/Å; a larger force on an atom ends a run."""
@@ -19,6 +23,14 @@ MAX_FORCE = 1e3
 MAX_TEMPERATURE = 1e5
 """K; so does a higher temperature."""
 
+_CONDITIONS = {
+    "csvr": f"constant temperature by stochastic velocity rescaling (Bussi, damping time {duration(DAMPING)})",
+    "langevin": f"constant temperature by Langevin dynamics (damping time {duration(DAMPING)}; for ASE calculators "
+                "integrated as by Vanden-Eijnden and Ciccotti)",
+    "nose-hoover": f"constant temperature by a Nosé–Hoover thermostat (chain of three, damping time "
+                   f"{duration(DAMPING)})",
+    "none": "constant energy",
+}
 _TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(fs|ps|ns)")
 _UNITS = {"fs": 1.0, "ps": FS_PER_PS, "ns": 1000.0 * FS_PER_PS}
 _WHOLE = 1e-6
@@ -34,11 +46,11 @@ class Protocol:
         time: of each run, fs.
         timestep: fs.
         stride: steps from one written frame to the next.
-        thermostat: at constant temperature (stochastic velocity rescaling), otherwise at constant energy.
+        thermostat: one of `THERMOSTATS`.
         seed: of the choice of starts, the velocities and the thermostat.
 
     Raises:
-        DtmdError: a temperature twice or none, or a time that is not a whole number of strides.
+        DtmdError: an unknown thermostat, a temperature twice or none, or a time that is not a whole number of strides.
     """
 
     temperatures: tuple[float, ...]
@@ -46,10 +58,13 @@ class Protocol:
     time: float
     timestep: float
     stride: int
-    thermostat: bool
+    thermostat: str
     seed: int
 
     def __post_init__(self) -> None:
+        if self.thermostat not in THERMOSTATS:
+            raise DtmdError(f"--thermostat {self.thermostat}: unknown; the thermostats are: {', '.join(THERMOSTATS)}, "
+                            "which is constant energy")
         if not self.temperatures or len(set(self.temperatures)) < len(self.temperatures):
             raise DtmdError(f"--temperatures {' '.join(f'{t:g}' for t in self.temperatures)}: give each temperature "
                             "once, at least one")
@@ -65,16 +80,21 @@ class Protocol:
         return round(self.time / self.timestep)
 
     @property
-    def ensemble(self) -> str:
-        """In letters."""
-        return "NVT" if self.thermostat else "NVE"
+    def conditions(self) -> str:
+        """What the thermostat keeps constant, and how, in words."""
+        return _CONDITIONS[self.thermostat]
+
+    @property
+    def conserves_energy(self) -> bool:
+        """Without a thermostat."""
+        return self.thermostat == "none"
 
     def variables(self, temperature: float) -> dict[str, str]:
         """Those of inputs/crashtest.in that are the same for all runs at a temperature, in LAMMPS's units."""
         return {
             "steps": str(self.steps), "timestep": repr(self.timestep / FS_PER_PS), "stride": str(self.stride),
-            "thermostat": "csvr" if self.thermostat else "none", "temperature": f"{temperature:g}",
-            "damping": repr(DAMPING / FS_PER_PS), "max_force": f"{MAX_FORCE:g}",
+            "thermostat": self.thermostat.replace("-", "_"),  # LAMMPS compares no words with a hyphen
+            "temperature": f"{temperature:g}", "damping": repr(DAMPING / FS_PER_PS), "max_force": f"{MAX_FORCE:g}",
             "max_temperature": f"{MAX_TEMPERATURE:g}",
         }
 

@@ -15,7 +15,7 @@ from dtmd.comparison_report.header import Header
 from dtmd.comparison_report.report import write_report
 from dtmd.crashtest.guidelines import checklist
 from dtmd.crashtest.models import CrashModel
-from dtmd.crashtest.protocol import DAMPING, MAX_FORCE, MAX_TEMPERATURE, Protocol
+from dtmd.crashtest.protocol import MAX_FORCE, MAX_TEMPERATURE, Protocol
 from dtmd.crashtest.results import RunResult, SideResults, life_of, results_of
 from dtmd.crashtest.runs import Batch
 from dtmd.observables.conservation import EnergyConservation
@@ -60,7 +60,7 @@ def views(observables: Path | None, aimd: Sequence[Trajectory], protocol: Protoc
         check_same_system(trajectory, aimd[0])
     settings = load_settings(observables)
     (survival,) = replace(settings, chosen={Survival.name: settings.chosen.get(Survival.name, {})}).observables(aimd)
-    left_out = {Survival.name, RolloutError.name, *([EnergyConservation.name] if protocol.thermostat else [])}
+    left_out = {Survival.name, RolloutError.name, *([] if protocol.conserves_energy else [EnergyConservation.name])}
     chosen = {name: of_it for name, of_it in settings.chosen.items() if name not in left_out}
     return Views(survival, replace(settings, chosen=chosen), aimd)
 
@@ -147,15 +147,14 @@ def crash_section(
 
 
 def _definition(protocol: Protocol, survival: Section | None) -> str:
-    kept = (f"at constant temperature by stochastic velocity rescaling (Bussi, damping time {duration(DAMPING)})"
-            if protocol.thermostat else "at constant energy")
     return (
         f"Every model runs from the same {protocol.n} AIMD frames with the same velocities, drawn from the "
         f"Maxwell–Boltzmann distribution of the temperature; atoms that the AIMD held are held. Velocity Verlet with "
-        f"{protocol.timestep:g} fs, {kept}; a frame every {protocol.stride} steps. A run is alive at the end if its "
-        "program got there and no frame was beyond the limits of survival. A program stops where a force is not "
-        f"finite or above {MAX_FORCE:g} eV/Å, the temperature above {MAX_TEMPERATURE:g} K, or the potential fails. "
-        "Shares have Wilson's 95 % interval." + (f"\n\nLimits of survival. {survival.definition}" if survival else "")
+        f"{protocol.timestep:g} fs, at {protocol.conditions}; a frame every {protocol.stride} steps. A run is alive "
+        "at the end if its program got there and no frame was beyond the limits of survival. A program stops where a "
+        f"force is not finite or above {MAX_FORCE:g} eV/Å, the temperature above {MAX_TEMPERATURE:g} K, or the "
+        "potential fails. Shares have Wilson's 95 % interval."
+        + (f"\n\nLimits of survival. {survival.definition}" if survival else "")
     )
 
 

@@ -59,11 +59,9 @@ def write_for_lammps(frame: Trajectory, folder: Path) -> None:
     boundary = " ".join("p" if periodic else "m" for periodic in frame.pbc)
     lines = [f"boundary {boundary}", f"read_data {START}", f'variable elements string "{" ".join(frame.elements)}"',
              f"variable extra_dof equal {3 * len(frame.numbers) - frame.n_freedom}"]
-    held = np.zeros((0, 3), dtype=bool) if frame.fixed is None else np.unique(frame.fixed, axis=0)
-    for k, components in enumerate(held[held.any(axis=1)]):
-        ids = np.flatnonzero((frame.fixed == components).all(axis=1)) + 1
-        forces = " ".join("0.0" if component else "NULL" for component in components)
-        lines += [f"group held_{k} id {id_ranges(ids)}", f"fix held_{k} held_{k} setforce {forces}"]
+    for k, axis in enumerate("xyz"):
+        ids = np.zeros(0) if frame.fixed is None else np.flatnonzero(frame.fixed[:, k]) + 1
+        lines.append(f"group held_{axis} id {id_ranges(ids)}" if len(ids) else f"group held_{axis} empty")
     write_text(folder / START_INPUT, "\n".join(lines) + "\n")
 
 
