@@ -1,11 +1,11 @@
-"""A user's `module:factory`: a function without arguments that gives any ASE calculator."""
+"""A user's `module:factory`: a function that gives any ASE calculator, without arguments or with those given."""
 
 from __future__ import annotations
 
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,33 @@ def is_factory(named: str) -> bool:
     return bool(_FACTORY.fullmatch(named)) and not Path(named).exists()
 
 
-def made_by_factory(named: str) -> GetPropertiesMixin:
+def called(function: str, arguments: Mapping[str, object]) -> str:
+    """A call in letters, such as `xtb(method='GFN1-xTB')`, the same for arguments in any order."""
+    return f"{function}({', '.join(f'{name}={arguments[name]!r}' for name in sorted(arguments))})"
+
+
+def made_by_factory(named: str, arguments: Mapping[str, object] | None = None) -> GetPropertiesMixin:
     """The calculator of a factory in a module of the current directory or an installed package.
+
+    Args:
+        named: `module:factory`.
+        arguments: by name, of the factory.
 
     Raises:
         DtmdError: no such module or function, it failed, or gave no calculator.
     """
     module_name, name = _FACTORY.fullmatch(named).groups()
-    factory = _factory(named, module_name, name)
+    factory, call = _factory(named, module_name, name), called(name, arguments or {})
     try:
-        calculator = factory()
+        calculator = factory(**(arguments or {}))
     except Exception as error:  # the factory is the user's
-        raise DtmdError(f"{named}: {name}() failed ({told(error)})") from error
+        raise DtmdError(f"{named}: {call} failed ({told(error)})") from error
     if not isinstance(calculator, GetPropertiesMixin):
-        raise DtmdError(f"{named}: {name}() gave a {type(calculator).__name__}, not an ASE calculator")
+        raise DtmdError(f"{named}: {call} gave a {type(calculator).__name__}, not an ASE calculator")
     return calculator
 
 
-def _factory(named: str, module_name: str, name: str) -> Callable[[], Any]:
+def _factory(named: str, module_name: str, name: str) -> Callable[..., Any]:
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:

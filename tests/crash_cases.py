@@ -26,6 +26,6 @@ def starts(n: int = 2, run=None) -> list[Start]:
     return [Start(f"aimd@{frame}", run, frame) for frame in range(n)]
 
 
-def calculator(folder: Path, name: str) -> CrashModel:
+def calculator(folder: Path, name: str, **arguments: object) -> CrashModel:
     """A factory of crash_factories."""
-    return CrashModel(name, folder.resolve() / name, factory=f"crash_factories:{name}")
+    return CrashModel(name, folder.resolve() / name, factory=f"crash_factories:{name}", arguments=arguments)

@@ -43,6 +43,10 @@ def wells() -> Wells:
     return Wells()
 
 
+def stiff(stiffness: float) -> Wells:
+    return Wells(stiffness)
+
+
 def held() -> Held:
     return Held()
 

@@ -148,6 +148,20 @@ def test_a_model_that_cannot_run_is_told_before_any_run(tmp_path):
     assert not list(tmp_path.glob("*/300K"))
 
 
+def test_a_factory_gets_its_arguments(tmp_path):
+    model = calculator(tmp_path, "stiff", stiffness=2.0)
+    (batch,), _ = crash_test(tmp_path, [model], starts(1), protocol(n=1))
+    run, state = frames_of(batch.runs[0]), state_of(batch.runs[0].folder)
+    np.testing.assert_allclose(run.forces, -2.0 * (run.positions - run.positions[0]), atol=1e-6)
+    assert state["calculator"] == "crash_factories:stiff" and state["arguments"] == {"stiffness": 2.0}
+    with pytest.raises(DtmdError, match=r"the variable calculator was crash_factories:stiff\(stiffness=2.0\), now "
+                                        r"crash_factories:stiff\(stiffness=3.0\)"):
+        crash_test(tmp_path, [calculator(tmp_path, "stiff", stiffness=3.0)], starts(1), protocol(n=1))
+    wrong = calculator(tmp_path / "wrong", "stiff", hardness="high")
+    with pytest.raises(DtmdError, match=r"stiff: stiff\(hardness='high'\) failed \(TypeError: .*'hardness'"):
+        crash_test(tmp_path / "wrong", [wrong], starts(1), protocol(n=1))
+
+
 def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     model = calculator(tmp_path, "wells")
     crash_test(tmp_path, [model], starts(), protocol())

@@ -177,13 +177,13 @@ def _write_frame(dump: TextIO, atoms: Atoms, step: int, timestep: float) -> None
     dump.flush()
 
 
-def main(parent: int, here: str, factory: str, variables: Mapping[str, str]) -> None:
+def main(parent: int, here: str, factory: str, arguments: Mapping[str, object], variables: Mapping[str, str]) -> None:
     """Run in the current folder a calculator whose module and files are named from the folder `here`."""
     die_with_parent(parent)
     folder = os.getcwd()
     os.chdir(here)
     try:
-        calculator = made_by_factory(factory)
+        calculator = made_by_factory(factory, arguments)
         os.chdir(folder)
         run(calculator, variables)
     except DtmdError as error:
@@ -194,4 +194,4 @@ def main(parent: int, here: str, factory: str, variables: Mapping[str, str]) -> 
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4]))
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4]), json.loads(sys.argv[5]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from dtmd import artefact
 from dtmd.checkpoint import file_of
 from dtmd.errors import DtmdError
 from dtmd.export import export_torchscript
-from dtmd.factories import is_factory
+from dtmd.factories import called, is_factory
 from dtmd.files import sha256, write_text
 from dtmd.named_calculators import labelled, slug
 
@@ -29,6 +29,7 @@ class CrashModel:
         artefact: the exported potential, absolute; None for a calculator.
         factory: `module:factory` of a calculator; None for a potential.
         metadata: of the potential.
+        arguments: of the factory, by name, of kinds that JSON has.
     """
 
     label: str
@@ -36,6 +37,12 @@ class CrashModel:
     artefact: Path | None = None
     factory: str | None = None
     metadata: dict = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def calculator(self) -> str | None:
+        """The factory and its arguments, if it has any, in letters; None for a potential."""
+        return called(self.factory, self.arguments) if self.factory and self.arguments else self.factory
 
     def side(self, temperature: float) -> str:
         """The name of its runs at a temperature in the report."""

@@ -108,7 +108,7 @@ def _compared(
 def _side(side: SideResults) -> MDSide:
     """Their starts are not named: the velocities are others than in the AIMD."""
     model = side.batch.model
-    known = {"file": str(model.artefact), **model.metadata} if model.artefact else {"calculator": model.factory}
+    known = {"file": str(model.artefact), **model.metadata} if model.artefact else {"calculator": model.calculator}
     return MDSide(side.batch.side, [RunFiles((run.dump,)) for run in side.runs if run.dump], known)
 
 

@@ -104,7 +104,7 @@ def batch_of(model: CrashModel, temperature: float, starts: Sequence[Start], pro
             own = {"model": str(model.artefact), "start": START_INPUT, "out": OUT}
             runs.append(PotentialRun(name, place, folder / INPUT, {**own, **variables}))
         else:
-            runs.append(CalculatorRun(name, place, model.factory, Path.cwd(), variables))
+            runs.append(CalculatorRun(name, place, model.factory, Path.cwd(), variables, arguments=model.arguments))
     return Batch(model, temperature, starts, runs)
 
 
@@ -117,7 +117,7 @@ def _checked_record(batch: Batch, protocol: Protocol) -> dict:
     model = batch.model
     variables = {**protocol.variables(batch.temperature), "seed": str(protocol.seed)}
     if model.factory:
-        variables["calculator"] = model.factory
+        variables["calculator"] = model.calculator
     folder = model.runs_folder(batch.temperature)
     old, new = read_record(folder), new_record(Settings(_program(model), model.artefact, variables), list(batch.starts))
     if old:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dtmd.children import ending
@@ -69,6 +69,7 @@ class CalculatorRun(CrashTestRun):
         factory: `module:factory` of the calculator.
         here: folder from which its module and files are named.
         variables: as for LAMMPS.
+        arguments: of the factory, by name, of kinds that JSON has.
     """
 
     name: str
@@ -77,12 +78,13 @@ class CalculatorRun(CrashTestRun):
     here: Path
     variables: Mapping[str, str]
     threads: int = 1
+    arguments: Mapping[str, object] = field(default_factory=dict)
 
     inputs = (START, START_JSON)
 
     def program(self, lock: int) -> None:
         command = [sys.executable, "-m", _MD, str(os.getpid()), str(self.here), self.factory,
-                   json.dumps(dict(self.variables))]
+                   json.dumps(dict(self.arguments)), json.dumps(dict(self.variables))]
         output = self.folder / OUTPUT
         with open(output, "w") as stream:
             done = subprocess.run(
@@ -97,4 +99,4 @@ class CalculatorRun(CrashTestRun):
                                 f"  all that it printed: {output}", done.returncode)
 
     def described(self) -> dict[str, object]:
-        return {"calculator": self.factory, "variables": dict(self.variables)}
+        return {"calculator": self.factory, "arguments": dict(self.arguments), "variables": dict(self.variables)}
