@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
@@ -25,11 +25,13 @@ FREE = {
 """Keys that may change when a run goes on: they set memory, speed, output and end, not what is computed on the way."""
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A mapping in a config file, in which keys that are not known are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which AIMD trains the potential and which judges it; whole trajectories, never single frames.
 
     Attributes:
@@ -59,7 +61,7 @@ class DataConfig(_Section):
     validation_points: int = Field(default=256, ge=1)
 
 
-class CurriculumConfig(_Section):
+class CurriculumConfig(Section):
     """How the subsequence length S grows; a stage ends when the rollout validation has converged.
 
     Attributes:
@@ -112,7 +114,7 @@ class CurriculumConfig(_Section):
         return self.max_epochs[stage] if isinstance(self.max_epochs, list) else self.max_epochs
 
 
-class LossConfig(_Section):
+class LossConfig(Section):
     """What the training minimises; the validation measures the MEPA whatever it is.
 
     Attributes:
@@ -134,7 +136,7 @@ class LossConfig(_Section):
     energy_weight: float = Field(default=1.0, ge=0)
 
 
-class RolloutConfig(_Section):
+class RolloutConfig(Section):
     """How the rollouts of the training are made and differentiated; those of the validation are always free.
 
     Attributes:
@@ -169,7 +171,7 @@ class RolloutConfig(_Section):
         return {"full": None, "none": 1}.get(self.bptt, self.bptt)
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """Adam on the dynamic-training loss.
 
     Attributes:
@@ -191,7 +193,7 @@ class OptimizerConfig(_Section):
     skin: float = Field(default=0.5, gt=0)
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """Everything that determines a training run.
 
     Attributes:
@@ -285,10 +287,7 @@ def _resolve(content: dict, where: str, folder: Path) -> TrainConfig:
         if content.get("start_from"):  # the model is that of the file
             defaults.pop("model", None)
         content = _over(defaults, content)
-    try:
-        config = TrainConfig.model_validate(content)
-    except ValidationError as error:
-        raise DtmdError("\n".join(_describe(where, problem) for problem in error.errors())) from error
+    config = validated(TrainConfig, content, where)
     data = config.data.model_copy(update={
         "train": [folder / p for p in config.data.train],
         "validation": config.data.validation and [folder / p for p in config.data.validation],
@@ -327,18 +326,39 @@ def dump_config(config: TrainConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def _describe(where: str, problem: dict) -> str:
+Config = TypeVar("Config", bound=Section)
+
+
+def validated(schema: type[Config], content: dict, where: str) -> Config:
+    """The config that the content of a file stands for.
+
+    Raises:
+        DtmdError: begins with `where`; a line for each mistake with its key, and for an unknown key the nearest one.
+    """
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        raise DtmdError("\n".join(_describe(schema, where, problem) for problem in error.errors())) from error
+
+
+def _describe(schema: type[Section], where: str, problem: dict) -> str:
     *parents, name = [str(part) for part in problem["loc"]] or ["config"]
+    section, path = _section(schema, parents)
     if problem["type"] != "extra_forbidden":
-        key = ".".join([*parents, name])
-        return f"{where}: {key}: {problem['msg']} (found {problem['input']!r})"
-    return unknown_key(where, name, list(_section(parents).model_fields), parents[0] if parents else "")
+        return f"{where}: {'.'.join([*path, name])}: {problem['msg']} (found {problem['input']!r})"
+    return unknown_key(where, name, list(section.model_fields), ".".join(path))
 
 
-def _section(parents: list[str]) -> type[BaseModel]:
-    """The section of a key: the top, one below it, or of the kinds that a section can have, the one that is named."""
-    if not parents:
-        return TrainConfig
-    annotation = TrainConfig.model_fields[parents[0]].annotation
-    kinds = get_args(annotation) or (annotation,)
-    return next(kind for kind in kinds if len(parents) == 1 or kind().architecture == parents[1])
+def _section(schema: type[BaseModel], parents: list[str]) -> tuple[type[BaseModel], list[str]]:
+    """The section that holds a key, and its path, of which the architecture that tells the kind of one is no part."""
+    path, kinds = [], ()
+    for parent in parents:
+        if parent in schema.model_fields:
+            annotation = schema.model_fields[parent].annotation
+            kinds = get_args(annotation) or (annotation,)
+            path = [*path, parent]
+            if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
+                schema = kinds[0]
+        else:
+            schema = next((kind for kind in kinds if kind().architecture == parent), schema)
+    return schema, path

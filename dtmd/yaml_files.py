@@ -24,7 +24,7 @@ def read_yaml(path: Path, wanted: str) -> object:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DtmdError(f"{path}: cannot be read ({error.strerror}); give {wanted}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DtmdError(f"{path}: not valid YAML: {error}") from error
 
 

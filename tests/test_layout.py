@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dtmd"
 
 LAYERS = """
-errors units resources children pieces
-files yaml_files trajectory memory factories
+errors units resources pieces
+children files yaml_files trajectory memory factories
 presentation neighbor_sets
 models store launcher
 structures config
@@ -36,6 +36,7 @@ observables
 comparison_report evaluation ensemble
 comparison
 crashtest
+ipip
 cli
 __main__
 """

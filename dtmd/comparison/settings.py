@@ -73,6 +73,10 @@ class ComparisonSettings:
             made.append(kind(**given) if holder is None else kind(holder(**given)))
         return made
 
+    def survival(self, aimd: Sequence[Trajectory]) -> Survival:
+        """That of these settings, also where it is not among what is compared."""
+        return Survival(**dict(self.chosen.get(Survival.name, {})), reference=aimd)
+
 
 def load_settings(path: Path | None, starts: Mapping[str, tuple[str, int]] | None = None) -> ComparisonSettings:
     """Read a file such as

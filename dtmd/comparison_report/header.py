@@ -70,6 +70,7 @@ class Header:
         aimd: named `AIMD`; None where there is no reference.
         skipped: (observable, reason).
         command: what was typed.
+        title: of the page, before the formula; by default what is compared.
     """
 
     composition: Mapping[str, int]
@@ -77,6 +78,7 @@ class Header:
     aimd: Side | None
     skipped: Sequence[tuple[str, str]] = ()
     command: str = ""
+    title: str = ""
     created: str = field(default_factory=now)
     versions: Mapping[str, str] = field(default_factory=_versions)
 

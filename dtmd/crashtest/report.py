@@ -59,10 +59,9 @@ def views(observables: Path | None, aimd: Sequence[Trajectory], protocol: Protoc
     for trajectory in aimd:
         check_same_system(trajectory, aimd[0])
     settings = load_settings(observables)
-    (survival,) = replace(settings, chosen={Survival.name: settings.chosen.get(Survival.name, {})}).observables(aimd)
     left_out = {Survival.name, RolloutError.name, *([] if protocol.conserves_energy else [EnergyConservation.name])}
     chosen = {name: of_it for name, of_it in settings.chosen.items() if name not in left_out}
-    return Views(survival, replace(settings, chosen=chosen), aimd)
+    return Views(settings.survival(aimd), replace(settings, chosen=chosen), aimd)
 
 
 def report(

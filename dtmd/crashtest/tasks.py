@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dtmd.children import ending
+from dtmd.children import run_module
 from dtmd.ensemble.lammps_run import OUT, START, FolderRun, LammpsRun, state_of
 from dtmd.errors import DtmdError, ProgramFailed
 
@@ -83,20 +80,8 @@ class CalculatorRun(CrashTestRun):
     inputs = (START, START_JSON)
 
     def program(self, lock: int) -> None:
-        command = [sys.executable, "-m", _MD, str(os.getpid()), str(self.here), self.factory,
-                   json.dumps(dict(self.arguments)), json.dumps(dict(self.variables))]
-        output = self.folder / OUTPUT
-        with open(output, "w") as stream:
-            done = subprocess.run(
-                command, cwd=self.folder, env={**os.environ, "OMP_NUM_THREADS": str(self.threads)}, pass_fds=[lock],
-                stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
-        lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
-        if done.returncode == STOPPED:
-            raise ProgramFailed(lines[-1], done.returncode)
-        if done.returncode:
-            shown = "\n  ".join(lines[-5:])
-            raise ProgramFailed(f"{ending(done.returncode)}; it printed last:\n  {shown}\n"
-                                f"  all that it printed: {output}", done.returncode)
+        arguments = [str(self.here), self.factory, json.dumps(dict(self.arguments)), json.dumps(dict(self.variables))]
+        run_module(_MD, arguments, self.folder, OUTPUT, self.threads, lock, told_by=STOPPED)
 
     def described(self) -> dict[str, object]:
         return {"calculator": self.factory, "arguments": dict(self.arguments), "variables": dict(self.variables)}
