@@ -421,6 +421,46 @@ def crashtest(
         sys.exit(1)
 
 
+@app.command()
+def ipip(
+    config: Annotated[Path, typer.Argument(help="YAML file.")],
+    output: Annotated[Optional[Path], typer.Option("-o", help="Folder; runs/NAME by default.")] = None,
+    redo: Annotated[Optional[str], typer.Option(
+        metavar="STAGE", help="Do a stage, such as round_2/probe, and all that follow it again.")] = None,
+    jobs: Annotated[Optional[int], typer.Option(help="Runs at a time; by default as cores allow.", min=1)] = None,
+    threads: Annotated[int, typer.Option(help="Cores of each run.", min=1)] = 1,
+    launcher: Annotated[str, typer.Option(help="processes, mpi (under mpirun) or slurm.")] = "processes",
+    slurm: Annotated[Optional[list[str]], typer.Option(
+        help="NAME=VALUE: an option of sbatch, such as partition=cpu or time=60; may be repeated.")] = None,
+) -> None:
+    """Iterative pretraining: a light potential from a teacher potential and few reference frames."""
+    with console.status("starting"):
+        from dtmd.display import TrainingDisplay
+        from dtmd.ensemble.runs import place_to_run
+        from dtmd.ipip.config import load_ipip_config
+        from dtmd.ipip.labelling import Launching
+        from dtmd.ipip.progress import table
+        from dtmd.ipip.sequence import EXPORTED, REPORT, Displays, run_ipip
+        from dtmd.launcher.display import LaunchDisplay
+
+    settings = load_ipip_config(config)
+    root = output or Path("runs") / settings.name
+    with place_to_run(launcher, root, jobs, threads, _pairs("--slurm", slurm)) as place:
+        if place is None:
+            return
+        _log_to(root / "ipip.log")
+        displays = Displays(Launching(place, lambda *count: LaunchDisplay(console, *count), threads),
+                            lambda curriculum: TrainingDisplay(console, curriculum))
+        try:
+            student, progress = run_ipip(settings, root, displays, redo, shlex.join(["dtmd", *sys.argv[1:]]))
+        except KeyboardInterrupt:
+            console.print("interrupted; the same command goes on", soft_wrap=True)
+            sys.exit(130)
+    _print_table(*table(progress))
+    console.print(f"student: {student}, for LAMMPS {root / EXPORTED}\nreport: {root / REPORT}/report.html",
+                  soft_wrap=True)
+
+
 @data.command("neighbors")
 def data_neighbors(
     sources: Annotated[list[Path], typer.Argument(help="Stores or AIMD output.")],

@@ -1,0 +1,199 @@
+"""The teacher: found, tried out, and brought to the reference's level of theory."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dtmd.checkpoint import file_of
+from dtmd.errors import DtmdError
+from dtmd.factories import is_factory
+from dtmd.files import sha256
+from dtmd.ipip.config import TeacherConfig
+from dtmd.ipip.labelling import Launching, Potential, label
+from dtmd.ipip.pseudo_labels import Labeller
+from dtmd.training_data import fit_reference_energies
+from dtmd.trajectory import Trajectory
+
+DISPLACEMENT = 0.01
+"""Å, of the finite differences that forces are checked by, along a random direction in all coordinates together."""
+
+WORK_TOLERANCE = 0.05
+"""Share of the forces' work by which the energy may differ from it."""
+
+N_CHECKED = 3
+
+SLOPE = (0.5, 2.0)
+"""Of the reference's forces against the teacher's: another level of theory is within, another unit is not."""
+
+SAME_LEVEL = 0.05
+"""eV/atom; energies of one level of theory agree to this without a shift."""
+
+ALIGNED = 0.1
+"""eV/atom; so far may runs be off the shift by element: chemistry of other levels of theory differs by less."""
+
+UNITS = {"Hartree/bohr": 51.4221, "kcal/mol/Å": 0.0433641, "kJ/mol/Å": 0.0103643, "Ry/bohr": 25.7110,
+         "Hartree/Å": 27.2114}
+"""Size of one of them in eV/Å (CODATA 2018)."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A potential that explores and labels.
+
+    Attributes:
+        digest: SHA-256 of what it is: its file, or its module and arguments.
+    """
+
+    config: TeacherConfig
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """Of its labels."""
+        return f"teacher {self.config.level} {self.digest[:12]}"
+
+    @property
+    def potential(self) -> Potential:
+        """For the processes that label."""
+        return Potential(self.config.calculator, self.config.arguments)
+
+    def labeller(self, shift: dict[str, float]) -> Labeller:
+        """For labels that are shifted by these energies of the elements, eV."""
+        return Labeller(self.name, shift)
+
+
+def find_teacher(config: TeacherConfig) -> Teacher:
+    """The teacher of a config.
+
+    Raises:
+        DtmdError: no such file or module, or arguments for a file.
+    """
+    if is_factory(config.calculator):
+        module = config.calculator.partition(":")[0]
+        digest = hashlib.sha256(json.dumps([config.calculator, config.arguments], sort_keys=True).encode())
+        local = Path(f"{module.replace('.', '/')}.py")
+        if local.is_file():
+            digest.update(local.read_bytes())
+        elif importlib.util.find_spec(module.partition(".")[0]) is None:
+            raise DtmdError(f"teacher.calculator {config.calculator}: no module {module} in {Path.cwd()} or among the "
+                            "installed packages; install it, or correct the name")
+        return Teacher(config, digest.hexdigest())
+    if config.arguments:
+        raise DtmdError(f"teacher.arguments: are for a module:factory, {config.calculator} is a file; leave them out")
+    path = file_of(Path(config.calculator))
+    if not path.is_file():
+        raise DtmdError(f"teacher.calculator {config.calculator}: no such file, and not of the form module:factory")
+    return Teacher(config, sha256([path]))
+
+
+def check_teacher(teacher: Teacher, starts: Sequence[Trajectory], folder: Path, launching: Launching) -> None:
+    """See that its forces are the derivatives of its energy, on some start frames.
+
+    Args:
+        starts: single frames.
+        folder: of the labelling.
+
+    Raises:
+        DtmdError: it fails on a frame, knows an element not, or energy and forces do not belong together.
+    """
+    rng = np.random.default_rng(0)
+    displaced = [_displaced(start, rng) for start in starts[:N_CHECKED]]
+    result = label([frames for frames, _ in displaced], teacher.potential, folder, 10**6, launching)
+    if result.failed:
+        elements = sorted({element for start in starts for element in start.elements})
+        raise DtmdError(f"teacher {teacher.config.calculator}: cannot calculate the start {result.failed[0].source} "
+                        f"({result.failed[0].reason}); see that it knows all elements, {' '.join(elements)}, and such "
+                        "structures")
+    for (frames, direction), labelled in zip(displaced, result.whole(), strict=True):
+        _check_work(teacher, frames.source, direction, labelled)
+
+
+def _displaced(start: Trajectory, rng: np.random.Generator) -> tuple[Trajectory, np.ndarray]:
+    """The frame displaced backwards, not at all and forwards along a random direction of length 1, (N, 3)."""
+    direction = rng.standard_normal(start.positions.shape[1:])
+    direction /= np.linalg.norm(direction)
+    steps = DISPLACEMENT * np.array([-1.0, 0.0, 1.0])[:, None, None]
+    return replace(
+        start, times=np.arange(3.0), cells=np.repeat(start.cells, 3, axis=0),
+        positions=start.positions + steps * direction, velocities=None, forces=None, energies=None,
+    ), direction
+
+
+def _check_work(teacher: Teacher, name: str, direction: np.ndarray, labelled: Trajectory) -> None:
+    energies, forces = np.asarray(labelled.energies, dtype=float), np.asarray(labelled.forces[1], dtype=float)
+    numeric = -(energies[2] - energies[0]) / (2.0 * DISPLACEMENT)
+    analytic = float((forces * direction).sum())
+    typical = float(np.linalg.norm(forces)) / np.sqrt(forces.size)  # of a component along a random direction
+    if abs(numeric - analytic) <= WORK_TOLERANCE * max(abs(numeric), abs(analytic), typical) + 1e-3:
+        return
+    ratio = numeric / analytic if analytic else np.inf
+    raise DtmdError(f"teacher {teacher.config.calculator}: on {name}, a displacement of {DISPLACEMENT:g} Å changes its "
+                    f"energy as by a force of {numeric:.4g} eV/Å, and its forces say {analytic:.4g} eV/Å, a ratio of "
+                    f"{ratio:.4g}{_unit(ratio)}; energy in eV and forces in eV/Å that are its derivatives are needed")
+
+
+def _unit(ratio: float) -> str:
+    """Whether a ratio is that of a known unit."""
+    known = {**{unit: 1.0 / size for unit, size in UNITS.items()}, **{f"1/({unit})": s for unit, s in UNITS.items()}}
+    near = [unit for unit, factor in known.items() if abs(abs(ratio) / factor - 1.0) < 0.05]
+    return f", that of eV/Å and {near[0].removeprefix('1/(').removesuffix(')')}" if near else ""
+
+
+def shift_to_reference(
+    teacher: Teacher, labelled: Sequence[Trajectory], reference: Sequence[Trajectory], level: str
+) -> dict[str, float]:
+    """Energy of each element that brings the teacher's energies to the reference's level of theory, eV.
+
+    By least squares over the runs, on the same frames. None are needed, and given, where both are of one level.
+
+    Args:
+        labelled: by the teacher, one for one those of `reference`.
+        level: of the reference.
+
+    Raises:
+        DtmdError: forces of another unit, energies that a shift by element does not bring together, or that differ
+            although both are said to be of one level.
+    """
+    _check_forces(teacher, labelled, reference)
+    pairs = list(zip(reference, labelled, strict=True))
+    differences = [replace(ours, energies=np.asarray(ours.energies) - np.asarray(its.energies)) for ours, its in pairs]
+    elements = sorted({element for t in reference for element in t.elements})
+    if teacher.config.level == level:
+        worst = max(differences, key=lambda t: abs(t.energies.mean()) / len(t.numbers))
+        off = float(worst.energies.mean()) / len(worst.numbers)
+        if abs(off) > SAME_LEVEL:
+            raise DtmdError(f"teacher.level and reference.level are both {level}, but the energies of {worst.source} "
+                            f"are {off:+.3g} eV/atom off the teacher's; one of the two is of another level of theory: "
+                            "correct its name, and its energies are shifted, or give the right files")
+        return {}
+    fit = fit_reference_energies(differences, elements)
+    run, residual = fit.worst
+    if abs(residual) > ALIGNED:
+        raise DtmdError(f"reference: after a shift for each element the energy of {run} is still {residual:+.3g} "
+                        f"eV/atom off the teacher's; the reference is not of one level of theory ({level}), or the "
+                        "teacher is no potential for these atoms")
+    logger.info("the teacher's energies are shifted to %s: %s eV; runs are then at most %.1f meV/atom off", level,
+                ", ".join(f"{e} {v:+.4f}" for e, v in zip(elements, fit.values, strict=True)), 1000 * abs(residual))
+    return dict(zip(elements, map(float, fit.values), strict=True))
+
+
+def _check_forces(teacher: Teacher, labelled: Sequence[Trajectory], reference: Sequence[Trajectory]) -> None:
+    its = np.concatenate([np.asarray(t.forces, dtype=float).ravel() for t in labelled])
+    ours = np.concatenate([np.asarray(t.forces, dtype=float).ravel() for t in reference])
+    slope = float(its @ ours / (its @ its)) if its.any() else np.inf
+    correlation = float(its @ ours / np.sqrt((its @ its) * (ours @ ours))) if its.any() else 0.0
+    logger.info("forces of the reference against the teacher's: slope %.3f, correlation %.3f", slope, correlation)
+    if not SLOPE[0] <= slope <= SLOPE[1]:
+        raise DtmdError(f"teacher {teacher.config.calculator}: the reference's forces are {slope:.4g} times its own "
+                        f"(correlation {correlation:.3f}){_unit(slope)}; give a teacher in eV/Å that describes these "
+                        "atoms")
