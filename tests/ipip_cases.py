@@ -11,7 +11,6 @@ import numpy as np
 import yaml
 from ase import units as ase_units
 from ase.cluster import Octahedron
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
 from ipip_factories import Changed
 
@@ -29,8 +28,8 @@ def md(seed: int, n_frames: int, symbols: str = "Cu") -> Trajectory:
     atoms.calc = Changed(energy=SOFTER, forces=SOFTER, offset=OFFSET)
     rng = np.random.default_rng(seed)
     atoms.rattle(0.03, rng=rng)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=400, rng=rng)
-    Stationary(atoms)
+    velocities = rng.standard_normal((len(atoms), 3)) * np.sqrt(400 * ase_units.kB / atoms.get_masses())[:, None]
+    atoms.set_velocities(velocities - velocities.mean(axis=0))
     frames, dynamics = [], VelocityVerlet(atoms, 1.0 * ase_units.fs)
     for step in range(n_frames):
         if step:

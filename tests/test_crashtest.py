@@ -1,8 +1,6 @@
 """Crash tests: the same starts for every model, crashes as results, what can happen to the runs."""
 
-import json
 import re
-from contextlib import nullcontext
 from functools import partial
 
 import crash_cases
@@ -20,7 +18,7 @@ from dtmd.calculator import DtmdCalculator
 from dtmd.crashtest.models import CrashModel, models_of
 from dtmd.crashtest.protocol import Protocol
 from dtmd.crashtest.results import results_of
-from dtmd.crashtest.runs import _SAME, run_crash_test
+from dtmd.crashtest.runs import run_crash_test
 from dtmd.crashtest.starts import at_temperature
 from dtmd.ensemble.lammps_run import state_of
 from dtmd.ensemble.starts import Start
@@ -169,18 +167,6 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
         crash_test(tmp_path, [model], starts(), protocol(stride=20))
     batches, _ = crash_test(tmp_path, [model], starts(), protocol(temperatures=(300.0, 400.0)))
     assert all(run.done() for batch in batches for run in batch.runs)
-
-
-def test_a_folder_of_an_earlier_program_goes_on(tmp_path):
-    model = calculator(tmp_path, "wells")
-    (batch,), _ = crash_test(tmp_path, [model], starts(1), protocol(n=1))
-    record = model.runs_folder(300.0) / "ensemble.json"
-    before = json.loads(record.read_text())
-    for sha256, message in (("0" * 64, "the input was"), (next(iter(_SAME)), None)):
-        record.write_text(json.dumps({**before, "input": {"file": "calculator_md.py", "sha256": sha256}}))
-        with pytest.raises(DtmdError, match=message) if message else nullcontext():
-            crash_test(tmp_path, [model], starts(2), protocol())
-    assert json.loads(record.read_text())["input"] == before["input"]
 
 
 def near_400_kelvin(run, n_freedom) -> bool:

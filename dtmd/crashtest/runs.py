@@ -27,12 +27,6 @@ TRIAL = "trial"
 
 _LARGEST_SEED = 900_000_000  # of LAMMPS's generators
 
-_SAME = {
-    "3c01834500d1cb767f7b8eee61dd6b65242695e79f522333ac20dfe77ccafee4",
-    "4a0c84d17e20088d4ef0cf7ae0da9efaf854e1fdffcf57b6d3423e9c557fc4de",
-}
-"""SHA-256 of earlier programs that do the same as those of today with the thermostats that they had."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -121,8 +115,6 @@ def _checked_record(batch: Batch, protocol: Protocol) -> dict:
     folder = model.runs_folder(batch.temperature)
     old, new = read_record(folder), new_record(Settings(_program(model), model.artefact, variables), list(batch.starts))
     if old:
-        if old["input"]["sha256"] in _SAME:
-            old["input"] = new["input"]
         raise_if_changed(folder, old, new)
     return new
 

@@ -91,7 +91,7 @@ def label(
         frames_per_task: about; a process labels so many.
 
     Raises:
-        DtmdError: the potential cannot be made, or not one frame could be labelled.
+        DtmdError: the potential cannot be made.
     """
     tasks = []
     for k, part in enumerate(_parts(trajectories, frames_per_task)):
@@ -110,17 +110,11 @@ def label(
     failed = [Failure(trajectories[number].source, first + frame, reason) for task in tasks
               for name, frame, reason in json.loads((task.folder / FAILED).read_text())
               for number, first in [_place(name)]]
-    if not labelled:
-        raise DtmdError(f"{potential.named}: could not label a single frame of {len(failed)}; {_first(failed)}")
     if failed:
-        logger.info("%d of %d frames could not be labelled; %s", len(failed), len(failed) + count(labelled),
-                    _first(failed))
+        logger.info("%d of %d frames could not be labelled; the first is %s", len(failed),
+                    len(failed) + count(labelled), failed[0])
     pieces = [(_place(t.source.rpartition(":")[2])[0], t) for t in labelled]
     return Labelled([(k, replace(t, source=trajectories[k].source)) for k, t in pieces], failed)
-
-
-def _first(failed: Sequence[Failure]) -> str:
-    return f"the first is {failed[0]}"
 
 
 def _place(name: str) -> tuple[int, int]:

@@ -149,9 +149,12 @@ class Pretraining:
         for end in ends:
             if not end.alive:
                 logger.info("dropped: %s: %s after %.4g fs", end.name, end.cause, end.time)
-        if not sound:
-            raise DtmdError(f"teacher {self.teacher.config.calculator}: not one of its {len(ends)} runs came to its "
-                            f"end; {ends[0].name}: {ends[0].cause} after {ends[0].time:.4g} fs. {_ADVICE_TEACHER}")
+        if len(sound) < _FEWEST_SOUND:
+            first = next((f"{end.name}: {end.cause} after {end.time:.4g} fs" for end in ends if not end.alive),
+                         "there were no more")
+            raise DtmdError(f"teacher {self.teacher.config.calculator}: {len(sound)} of its {len(ends)} runs came to "
+                            f"their end, and {_FEWEST_SOUND} are needed, to train on and to validate; {first}. "
+                            + _ADVICE_TEACHER)
         unseen = Unseen()
         labelled = (labeller.labelled(sound_frames(end), end.name) for end in sound)
         n_frames = write_frames(folder / FRAMES, without_repeats(labelled, unseen))
@@ -259,6 +262,9 @@ class Pretraining:
 
     def _relabelled(self, kept: list[Trajectory], folder: Path, number: int, student: Path) -> list[Trajectory]:
         found = label(kept, Potential(str(student), {}), folder, STUDENT_FRAMES, self._launching)
+        if not found.pieces:
+            raise DtmdError(f"{student}: the student's forces are not finite on any of the {count(kept)} old frames; see "
+                            "its training in the log, and lower the learning rates")
         labeller = Labeller(f"student of round {number} {sha256([student])[:12]}", {})
         return [labeller.labelled(t, kept[k].origin.run) for k, t in found.pieces]
 
@@ -317,6 +323,8 @@ class Pretraining:
 def _descriptor(trajectories: Sequence[Trajectory]) -> Descriptor:
     return Descriptor({z for t in trajectories for z in t.numbers.tolist()})
 
+
+_FEWEST_SOUND = 2
 
 _ADVICE_TEACHER = ("See that it is made for such structures; if the runs end in their first steps, the starts are not "
                    "what it knows: relax them with it (dtmd analyze harmonic does), or lower md.temperatures or "

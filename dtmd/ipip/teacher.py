@@ -23,12 +23,15 @@ from dtmd.training_data import fit_reference_energies
 from dtmd.trajectory import Trajectory
 
 DISPLACEMENT = 0.01
-"""Å, of the finite differences that forces are checked by, along a random direction in all coordinates together."""
+"""Å, of the finite differences that forces are checked by, along random directions in all coordinates together."""
 
 WORK_TOLERANCE = 0.05
-"""Share of the forces' work by which the energy may differ from it."""
+"""Share of the forces by which they may differ from the derivatives of the energy."""
 
-N_CHECKED = 3
+N_CHECKED, N_DIRECTIONS = 3, 3
+"""Start frames, and directions in each."""
+
+_SMALL = 1e-3  # eV/Å, the noise of energies in single precision
 
 SLOPE = (0.5, 2.0)
 """Of the reference's forces against the teacher's: another level of theory is within, another unit is not."""
@@ -42,6 +45,9 @@ ALIGNED = 0.1
 UNITS = {"Hartree/bohr": 51.4221, "kcal/mol/Å": 0.0433641, "kJ/mol/Å": 0.0103643, "Ry/bohr": 25.7110,
          "Hartree/Å": 27.2114}
 """Size of one of them in eV/Å (CODATA 2018)."""
+
+NEAR_UNIT = 0.15
+"""Natural logarithm of a ratio over that of a unit up to which it is told to look like it."""
 
 logger = logging.getLogger(__name__)
 
@@ -114,39 +120,43 @@ def check_teacher(teacher: Teacher, starts: Sequence[Trajectory], folder: Path, 
         raise DtmdError(f"teacher {teacher.config.calculator}: cannot calculate the start {result.failed[0].source} "
                         f"({result.failed[0].reason}); see that it knows all elements, {' '.join(elements)}, and such "
                         "structures")
-    for (frames, direction), labelled in zip(displaced, result.whole(), strict=True):
-        _check_work(teacher, frames.source, direction, labelled)
+    pairs = [_work(directions, labelled)
+             for (_, directions), labelled in zip(displaced, result.whole(), strict=True)]
+    _check_work(teacher, *np.concatenate(pairs, axis=1))
 
 
 def _displaced(start: Trajectory, rng: np.random.Generator) -> tuple[Trajectory, np.ndarray]:
-    """The frame displaced backwards, not at all and forwards along a random direction of length 1, (N, 3)."""
-    direction = rng.standard_normal(start.positions.shape[1:])
-    direction /= np.linalg.norm(direction)
-    steps = DISPLACEMENT * np.array([-1.0, 0.0, 1.0])[:, None, None]
-    return replace(
-        start, times=np.arange(3.0), cells=np.repeat(start.cells, 3, axis=0),
-        positions=start.positions + steps * direction, velocities=None, forces=None, energies=None,
-    ), direction
+    """The frame, then the frame displaced backwards and forwards along random directions of length 1, (K, N, 3)."""
+    directions = rng.standard_normal((N_DIRECTIONS, *start.positions.shape[1:]))
+    directions /= np.linalg.norm(directions, axis=(1, 2), keepdims=True)
+    steps = np.stack([-directions, directions], axis=1).reshape(-1, *directions.shape[1:]) * DISPLACEMENT
+    positions = start.positions + np.concatenate([np.zeros_like(steps[:1]), steps])
+    return replace(start, times=np.arange(len(positions), dtype=float), positions=positions, velocities=None,
+                   cells=np.repeat(start.cells, len(positions), axis=0), forces=None, energies=None), directions
 
 
-def _check_work(teacher: Teacher, name: str, direction: np.ndarray, labelled: Trajectory) -> None:
-    energies, forces = np.asarray(labelled.energies, dtype=float), np.asarray(labelled.forces[1], dtype=float)
-    numeric = -(energies[2] - energies[0]) / (2.0 * DISPLACEMENT)
-    analytic = float((forces * direction).sum())
-    typical = float(np.linalg.norm(forces)) / np.sqrt(forces.size)  # of a component along a random direction
-    if abs(numeric - analytic) <= WORK_TOLERANCE * max(abs(numeric), abs(analytic), typical) + 1e-3:
+def _work(directions: np.ndarray, labelled: Trajectory) -> np.ndarray:
+    """The force along each direction by differences of the energy, and by the forces, eV/Å, (2, K)."""
+    energies, forces = np.asarray(labelled.energies, dtype=float), np.asarray(labelled.forces[0], dtype=float)
+    numeric = -(energies[2::2] - energies[1::2]) / (2.0 * DISPLACEMENT)
+    return np.stack([numeric, np.einsum("kni,ni->k", directions, forces)])
+
+
+def _check_work(teacher: Teacher, numeric: np.ndarray, analytic: np.ndarray) -> None:
+    size = max(np.linalg.norm(numeric), np.linalg.norm(analytic))
+    if np.linalg.norm(numeric - analytic) <= max(WORK_TOLERANCE * size, _SMALL):
         return
-    ratio = numeric / analytic if analytic else np.inf
-    raise DtmdError(f"teacher {teacher.config.calculator}: on {name}, a displacement of {DISPLACEMENT:g} Å changes its "
-                    f"energy as by a force of {numeric:.4g} eV/Å, and its forces say {analytic:.4g} eV/Å, a ratio of "
-                    f"{ratio:.4g}{_unit(ratio)}; energy in eV and forces in eV/Å that are its derivatives are needed")
+    ratio = float(numeric @ analytic / (analytic @ analytic)) if analytic.any() else np.inf
+    raise DtmdError(f"teacher {teacher.config.calculator}: its forces are not the derivatives of its energy. "
+                    f"Where start frames are displaced by {DISPLACEMENT:g} Å, the energy changes by {ratio:.3g} times what the "
+                    f"forces say{_unit(ratio)}; energy in eV and forces in eV/Å that belong together are needed")
 
 
 def _unit(ratio: float) -> str:
-    """Whether a ratio is that of a known unit."""
-    known = {**{unit: 1.0 / size for unit, size in UNITS.items()}, **{f"1/({unit})": s for unit, s in UNITS.items()}}
-    near = [unit for unit, factor in known.items() if abs(abs(ratio) / factor - 1.0) < 0.05]
-    return f", that of eV/Å and {near[0].removeprefix('1/(').removesuffix(')')}" if near else ""
+    """The unit that a ratio of forces, or its inverse, is near to: levels of theory differ by less than that."""
+    apart = {(unit, sign): abs(np.log(abs(ratio) / size**sign)) for unit, size in UNITS.items() for sign in (-1, 1)}
+    (unit, _), least = min(apart.items(), key=lambda item: item[1])
+    return f", about that of eV/Å and {unit}" if least < NEAR_UNIT else ""
 
 
 def shift_to_reference(
