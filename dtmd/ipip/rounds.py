@@ -263,8 +263,8 @@ class Pretraining:
     def _relabelled(self, kept: list[Trajectory], folder: Path, number: int, student: Path) -> list[Trajectory]:
         found = label(kept, Potential(str(student), {}), folder, STUDENT_FRAMES, self._launching)
         if not found.pieces:
-            raise DtmdError(f"{student}: the student's forces are not finite on any of the {count(kept)} old frames; see "
-                            "its training in the log, and lower the learning rates")
+            raise DtmdError(f"{student}: the student's forces are not finite on any of the {count(kept)} old frames; "
+                            "see its training in the log, and lower the learning rates")
         labeller = Labeller(f"student of round {number} {sha256([student])[:12]}", {})
         return [labeller.labelled(t, kept[k].origin.run) for k, t in found.pieces]
 

@@ -148,8 +148,9 @@ def _check_work(teacher: Teacher, numeric: np.ndarray, analytic: np.ndarray) -> 
         return
     ratio = float(numeric @ analytic / (analytic @ analytic)) if analytic.any() else np.inf
     raise DtmdError(f"teacher {teacher.config.calculator}: its forces are not the derivatives of its energy. "
-                    f"Where start frames are displaced by {DISPLACEMENT:g} Å, the energy changes by {ratio:.3g} times what the "
-                    f"forces say{_unit(ratio)}; energy in eV and forces in eV/Å that belong together are needed")
+                    f"Where start frames are displaced by {DISPLACEMENT:g} Å, the energy changes by {ratio:.3g} times "
+                    f"what the forces say{_unit(ratio)}; energy in eV and forces in eV/Å that belong together are "
+                    "needed")
 
 
 def _unit(ratio: float) -> str:
