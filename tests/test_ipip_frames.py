@@ -8,7 +8,7 @@ from small import example
 
 from dtmd.errors import DtmdError
 from dtmd.ipip.pseudo_labels import (
-    Labeller, Unseen, count, frames_for, kept_at_random, picked, without_repeats, write_frames,
+    Labeller, Unseen, count, drawn, frames_for, picked, without_repeats, write_frames,
 )
 from dtmd.ipip.selection import Candidates, Descriptor, choose, known_descriptors, usual_distance
 from dtmd.store import read_store
@@ -51,16 +51,14 @@ def test_frames_that_were_there_are_left_out_wherever_they_have_moved():
     assert list(without_repeats([replace(first, numbers=np.array([6] * 5 + [1, 8]))], unseen))  # other atoms
 
 
-def test_a_share_is_forgotten_at_random_and_the_rest_stays_as_it_was():
+def test_a_share_is_drawn_at_random_over_all_frames():
     trajectories = [cluster(7), cluster(30, seed=1), cluster(1, seed=2)]
-    kept = kept_at_random(trajectories, 0.9, np.random.default_rng(0))
-    assert count(kept) == round(0.9 * 38)
-    by_source = {t.source: t for t in trajectories}
-    for t in kept:
-        frames = t.times.astype(int)
-        assert (np.diff(frames) > 0).all()
-        np.testing.assert_array_equal(t.forces, by_source[t.source].forces[frames])
-    assert {t.source for t in kept_at_random(trajectories, 1.0, np.random.default_rng(0))} == set(by_source)
+    kept = drawn(trajectories, 0.9, np.random.default_rng(0))
+    assert sum(map(len, kept)) == round(0.9 * 38) and len(kept) == 3
+    for t, frames in zip(trajectories, kept, strict=True):
+        assert (np.diff(frames) > 0).all() and set(frames) <= set(range(len(t)))
+    assert [len(part) for part in drawn(trajectories, 1.0, np.random.default_rng(0))] == [7, 30, 1]
+    assert sum(map(len, drawn(trajectories, 0.001, np.random.default_rng(0)))) == 1
 
 
 def test_frames_are_taken_evenly_from_all_runs():
@@ -93,8 +91,8 @@ def test_ends_of_runs_come_first_then_what_is_farthest_and_near_duplicates_never
     broken, whole = cluster(12, seed=3, spread=0.05), cluster(12, seed=4, spread=0.05)
     far = whole.positions.copy()
     far[7, 6] += 1.0
-    candidates = [Candidates(replace(broken, source="broken"), True), Candidates(known, False),
-                  Candidates(replace(whole, source="whole", positions=far), False)]
+    candidates = [Candidates(lambda: replace(broken, source="broken"), True), Candidates(lambda: known, False),
+                  Candidates(lambda: replace(whole, source="whole", positions=far), False)]
     choice = choose(candidates, known_descriptors([known], descriptor), descriptor, n=6, n_last=3, near=near)
     chosen = {t.source: t.times.astype(int).tolist() for t in choice.trajectories}
     assert chosen["broken"][-3:] == [9, 10, 11] and choice.n_last == 3 and choice.n_diverse == 3
@@ -102,7 +100,7 @@ def test_ends_of_runs_come_first_then_what_is_farthest_and_near_duplicates_never
     twice = choose([candidates[0], candidates[0]], known_descriptors([known], descriptor), descriptor, n=100, n_last=2,
                    near=near)
     assert twice.n_near == 2 and count(twice.trajectories) <= 12
-    nothing = choose([Candidates(known, True)], known_descriptors([known], descriptor), descriptor, n=5, n_last=2,
+    nothing = choose([Candidates(lambda: known, True)], known_descriptors([known], descriptor), descriptor, n=5, n_last=2,
                      near=near)
     assert nothing.trajectories == [] and nothing.n_near == 2
 

@@ -11,7 +11,7 @@ from ipip_factories import Changed
 from dtmd.errors import DtmdError
 from dtmd.ipip import teacher as teachers
 from dtmd.ipip.config import TeacherConfig
-from dtmd.ipip.teacher import Teacher, find_teacher, shift_to_reference
+from dtmd.ipip.teacher import Teacher, check_level, find_teacher, shift_to_reference
 from dtmd.trajectory import Trajectory
 
 
@@ -54,6 +54,9 @@ def test_a_reference_of_two_levels_is_found(reference):
     mixed = [reference[0], replace(reference[1], energies=reference[1].energies + 6 * 2.0)]
     with pytest.raises(DtmdError, match="after a shift for each element the energy of run. is still .*not of one l"):
         shift_to_reference(teacher(), [labelled(t) for t in reference], mixed, "soft EMT")
+    check_level(reference, reference, "soft EMT")
+    with pytest.raises(DtmdError, match="reference.test: the energy of run1 is .2 eV/atom off"):
+        check_level(reference, mixed, "soft EMT")
 
 
 @pytest.mark.parametrize(("factor", "unit"), [

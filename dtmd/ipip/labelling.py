@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -81,20 +81,20 @@ class Labelled:
 
 
 def label(
-    trajectories: Sequence[Trajectory], potential: Potential, folder: Path, frames_per_task: int, launching: Launching
+    trajectories: Iterable[Trajectory], potential: Potential, folder: Path, frames_per_task: int, launching: Launching
 ) -> Labelled:
     """Label frames, in tasks that are kept in a folder and not done again.
 
     Args:
-        trajectories: what to label; labels that they have do not matter.
+        trajectories: what to label, taken one after another; labels that they have do not matter.
         folder: of the tasks; what is in it is of the same frames.
         frames_per_task: about; a process labels so many.
 
     Raises:
         DtmdError: the potential cannot be made.
     """
-    tasks = []
-    for k, part in enumerate(_parts(trajectories, frames_per_task)):
+    tasks, sources = [], []
+    for k, part in enumerate(_parts(_noted(trajectories, sources), frames_per_task)):
         place = folder.resolve() / f"{k:04d}"
         if not (place / FRAMES).exists():
             write_store(place / FRAMES, part, append=False)
@@ -107,14 +107,21 @@ def label(
         raise DtmdError(f"{potential.named}: could not label the frames of {len(problems)} of {len(tasks)} tasks; "
                         f"{problems[0].name}: {problems[0].problem}")
     labelled = [t for task in tasks if (task.folder / LABELLED).exists() for t in read_store(task.folder / LABELLED)]
-    failed = [Failure(trajectories[number].source, first + frame, reason) for task in tasks
+    failed = [Failure(sources[number], first + frame, reason) for task in tasks
               for name, frame, reason in json.loads((task.folder / FAILED).read_text())
               for number, first in [_place(name)]]
     if failed:
         logger.info("%d of %d frames could not be labelled; the first is %s", len(failed),
                     len(failed) + count(labelled), failed[0])
     pieces = [(_place(t.source.rpartition(":")[2])[0], t) for t in labelled]
-    return Labelled([(k, replace(t, source=trajectories[k].source)) for k, t in pieces], failed)
+    return Labelled([(k, replace(t, source=sources[k])) for k, t in pieces], failed)
+
+
+def _noted(trajectories: Iterable[Trajectory], sources: list[str]) -> Iterator[Trajectory]:
+    """The trajectories, their names added to `sources` as they pass."""
+    for trajectory in trajectories:
+        sources.append(trajectory.source)
+        yield trajectory
 
 
 def _place(name: str) -> tuple[int, int]:
@@ -123,7 +130,7 @@ def _place(name: str) -> tuple[int, int]:
     return int(number), int(first)
 
 
-def _parts(trajectories: Sequence[Trajectory], size: int) -> Iterator[list[Trajectory]]:
+def _parts(trajectories: Iterable[Trajectory], size: int) -> Iterator[list[Trajectory]]:
     """Windows of the trajectories, named by number and first frame, in groups of about so many frames."""
     group: list[Trajectory] = []
     for number, trajectory in enumerate(trajectories):

@@ -119,15 +119,12 @@ def count(trajectories: Iterable[Trajectory]) -> int:
     return sum(map(len, trajectories))
 
 
-def kept_at_random(trajectories: Sequence[Trajectory], share: float, rng: np.random.Generator) -> list[Trajectory]:
-    """The trajectories with this share of all frames, at least one, drawn at random; those with none left out."""
-    n_all = count(trajectories)
-    chosen = rng.permutation(n_all)[: max(1, round(share * n_all))]
+def drawn(trajectories: Sequence[Trajectory], share: float, rng: np.random.Generator) -> list[np.ndarray]:
+    """Of each trajectory the indices of the frames that belong to a random share of all frames, at least one."""
     ends = np.cumsum([len(t) for t in trajectories])
-    by_trajectory = np.split(np.sort(chosen), np.searchsorted(np.sort(chosen), ends[:-1]))
-    begins = [0, *ends[:-1]]
-    return [picked(t, frames - begin)
-            for t, frames, begin in zip(trajectories, by_trajectory, begins, strict=True) if len(frames)]
+    chosen = np.sort(rng.permutation(ends[-1])[: max(1, round(share * ends[-1]))])
+    parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
+    return [part - begin for part, begin in zip(parts, [0, *ends[:-1]], strict=True)]
 
 
 def frames_for(trajectories: Sequence[Trajectory], most: int) -> list[Trajectory]:

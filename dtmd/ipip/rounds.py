@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +24,11 @@ from dtmd.ipip.config import IPIPConfig
 from dtmd.ipip.exploration import RunEnd, all_runs, read_ends, sound_frames, structure_starts, write_ends
 from dtmd.ipip.labelling import Launching, Potential, label
 from dtmd.ipip.pseudo_labels import (
-    Labeller, Unseen, count, frames_for, kept_at_random, picked, single_frames, without_repeats, write_frames,
+    Labeller, Unseen, count, drawn, frames_for, picked, single_frames, without_repeats, write_frames,
 )
 from dtmd.ipip.selection import Candidates, Choice, Descriptor, choose, known_descriptors, usual_distance
 from dtmd.ipip.stages import Stage
-from dtmd.ipip.teacher import Teacher, check_teacher, find_teacher, shift_to_reference
+from dtmd.ipip.teacher import Teacher, check_level, check_teacher, find_teacher, shift_to_reference
 from dtmd.observables.survival import Survival
 from dtmd.store import read_store
 from dtmd.train import train
@@ -109,6 +109,9 @@ class Pretraining:
         md = self.config.md
         if md.structures:
             return structure_starts(md.structures)
+        if count(self.reference.train) < md.starts:
+            raise DtmdError(f"md.starts {md.starts}: reference.train has {count(self.reference.train)} frames; lower "
+                            "it, or name md.structures to start from")
         return choose_starts(self.reference.train, "random", md.starts, self.config.seed, follow=0)
 
     # The stages, in their order.
@@ -129,10 +132,11 @@ class Pretraining:
         if found.failed:
             raise DtmdError(f"teacher {self.teacher.config.calculator}: cannot calculate {len(found.failed)} frames of "
                             f"the reference, the first is {found.failed[0]}; give a teacher for these structures")
-        predicted = found.whole()
-        shift = shift_to_reference(self.teacher, predicted[: len(fitted)], fitted, self.config.reference.level)
+        predicted, level = found.whole(), self.config.reference.level
+        shift = shift_to_reference(self.teacher, predicted[: len(fitted)], fitted, level)
         labeller = self.teacher.labeller(shift)
         shifted = [labeller.labelled(t, t.source) for t in predicted[len(fitted):]]
+        check_level(shifted, test, level)
         return {"shift": shift, "errors": frame_errors(shifted, test, self.config.seed).as_dict()}
 
     def explore(self) -> tuple[list[Path], dict]:
@@ -246,11 +250,10 @@ class Pretraining:
     ) -> dict:
         config = self.config.renew
         old = [t for path in frames for t in read_store(path)]
-        rng = np.random.default_rng([self.config.seed, number])
-        kept = kept_at_random(old, 1.0 - config.forget, rng)
-        if config.relabel:
-            kept = self._relabelled(kept, folder / "relabel", number, student)
-        n_kept = write_frames(folder / OLD, kept)
+        kept = drawn(old, 1.0 - config.forget, np.random.default_rng([self.config.seed, number]))
+        stay = [(t, chosen) for t, chosen in zip(old, kept, strict=True) if len(chosen)]
+        n_kept = write_frames(folder / OLD, self._relabelled(stay, folder / "relabel", number, student)
+                              if config.relabel else (picked(t, chosen) for t, chosen in stay))
         chosen = self._chosen(old, ends)
         facts = {"forgotten": count(old) - n_kept, "kept": n_kept, "relabelled": config.relabel,
                  "last": chosen.n_last, "diverse": chosen.n_diverse, "near": chosen.n_near, "new": 0, "dropped": 0}
@@ -260,20 +263,28 @@ class Pretraining:
                     facts["forgotten"], n_kept, chosen.n_last, chosen.n_diverse, facts["new"])
         return facts
 
-    def _relabelled(self, kept: list[Trajectory], folder: Path, number: int, student: Path) -> list[Trajectory]:
-        found = label(kept, Potential(str(student), {}), folder, STUDENT_FRAMES, self._launching)
+    def _relabelled(
+        self, stay: Sequence[tuple[Trajectory, np.ndarray]], folder: Path, number: int, student: Path
+    ) -> Iterator[Trajectory]:
+        """These frames with the labels of the student, a few at a time."""
+        found = label((picked(t, chosen) for t, chosen in stay), Potential(str(student), {}), folder, STUDENT_FRAMES,
+                      self._launching)
         if not found.pieces:
-            raise DtmdError(f"{student}: the student's forces are not finite on any of the {count(kept)} old frames; "
-                            "see its training in the log, and lower the learning rates")
+            raise DtmdError(f"{student}: the student's forces are not finite on any old frame; see its training in the "
+                            "log, and lower the learning rates")
         labeller = Labeller(f"student of round {number} {sha256([student])[:12]}", {})
-        return [labeller.labelled(t, kept[k].origin.run) for k, t in found.pieces]
+        return (labeller.labelled(t, stay[k][0].origin.run) for k, t in found.pieces)
 
     def _chosen(self, old: list[Trajectory], ends: Sequence[RunEnd]) -> Choice:
         config, descriptor = self.config.renew, _descriptor(old)
         near = config.near * self.explore()[1]["usual_distance"]
-        candidates = [Candidates(sound_frames(end), not end.alive) for end in ends if end.dump]
-        return choose(candidates, known_descriptors(old, descriptor), descriptor, n=config.frames, n_last=config.last,
-                      near=near)
+        unseen = Unseen()
+        for t in old:
+            unseen.of(t)
+        candidates = [Candidates(partial(sound_frames, end), not end.alive) for end in ends if end.dump]
+        choice = choose(candidates, known_descriptors(old, descriptor), descriptor, n=config.frames, n_last=config.last,
+                        near=near)
+        return replace(choice, trajectories=list(without_repeats(choice.trajectories, unseen)))
 
     def _new_frames(self, chosen: Choice, folder: Path, number: int) -> dict:
         """Frames chosen from the student's runs, with the teacher's labels."""

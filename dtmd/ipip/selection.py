@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
@@ -61,11 +61,12 @@ class Candidates:
     """Frames of one run that may be chosen.
 
     Attributes:
-        trajectory: the sound frames of the run, up to its end.
+        read: gives the sound frames of the run, up to its end; called when they are needed, as all runs together may
+            be larger than memory.
         ended_early: it has passed a limit or its program failed.
     """
 
-    trajectory: Trajectory
+    read: Callable[[], Trajectory]
     ended_early: bool
 
 
@@ -110,12 +111,12 @@ def choose(
         n_last: frames before the end of each run that ended early, which come first.
         near: distance of descriptors up to which two frames are near-duplicates.
     """
-    places = [(run, frame) for run, c in enumerate(candidates) for frame in range(len(c.trajectory))]
-    vectors = np.concatenate([descriptor.of(c.trajectory) for c in candidates]) if places else np.zeros((0, 1))
-    pool = _FarthestPoints(vectors, known, near)
-    at_the_end = list(_ends(candidates, n_last))
+    by_candidate = [descriptor.of(candidate.read()) for candidate in candidates]
+    lengths = [len(vectors) for vectors in by_candidate]
+    places = [(run, frame) for run, length in enumerate(lengths) for frame in range(length)]
+    pool = _FarthestPoints(np.concatenate(by_candidate) if places else np.zeros((0, known.shape[1])), known, near)
     index = {place: k for k, place in enumerate(places)}
-    for place in at_the_end:
+    for place in _ends(candidates, lengths, n_last):
         if len(pool.chosen) < n:
             pool.take(index[place])
     n_at_the_end = len(pool.chosen)
@@ -123,16 +124,16 @@ def choose(
     by_run: dict[int, list[int]] = {}
     for k in pool.chosen:
         by_run.setdefault(places[k][0], []).append(places[k][1])
-    trajectories = [picked(candidates[run].trajectory, by_run[run]) for run in sorted(by_run)]
+    trajectories = [picked(candidates[run].read(), by_run[run]) for run in sorted(by_run)]
     return Choice(trajectories, n_at_the_end, len(pool.chosen) - n_at_the_end, pool.n_near)
 
 
-def _ends(candidates: Sequence[Candidates], n_last: int) -> Iterator[tuple[int, int]]:
+def _ends(candidates: Sequence[Candidates], lengths: Sequence[int], n_last: int) -> Iterator[tuple[int, int]]:
     """(run, frame) of the last frames, the very last of each run first."""
     for back in range(1, n_last + 1):
-        for run, candidate in enumerate(candidates):
-            if candidate.ended_early and back <= len(candidate.trajectory):
-                yield run, len(candidate.trajectory) - back
+        for run, (candidate, length) in enumerate(zip(candidates, lengths, strict=True)):
+            if candidate.ended_early and back <= length:
+                yield run, length - back
 
 
 class _FarthestPoints:

@@ -12,6 +12,7 @@ from pathlib import Path
 from dtmd.comparison.settings import load_settings
 from dtmd.config import CurriculumConfig, dump_config
 from dtmd.display import TrainingDisplay
+from dtmd.errors import DtmdError
 from dtmd.export import export_torchscript
 from dtmd.files import locked, write_text, written_whole
 from dtmd.ingest import Watch, unwatched
@@ -21,6 +22,7 @@ from dtmd.ipip.progress import Progress, Round, TeacherRow
 from dtmd.ipip.report import write_ipip_report
 from dtmd.ipip.rounds import Pretraining, Reference, round_stages
 from dtmd.ipip.stages import forget_from
+from dtmd.plugin import BUILD_COMMAND, plugin_status
 from dtmd.presentation.numbers import clock
 
 CONFIG, LOCK, STUDENT, EXPORTED, REPORT = "config.yaml", ".lock", "student.pt", "student.lammps.pt", "report"
@@ -59,9 +61,11 @@ def run_ipip(
         The model file of the student, and the numbers of all rounds.
 
     Raises:
-        DtmdError: bad data, a teacher that cannot be used, stages made from something else, another process in the
-            folder, or runs that give nothing to go on with.
+        DtmdError: no pair style in LAMMPS, bad data, a teacher that cannot be used, stages made from something else,
+            another process in the folder, or runs that give nothing to go on with.
     """
+    if problem := plugin_status().problem:  # the student's first runs in LAMMPS are an hour away
+        raise DtmdError(f"{problem}, and the student's runs need it. Run: {BUILD_COMMAND}")
     with locked(root / LOCK):
         if redo:
             gone = forget_from(root, redo, round_stages(_n_rounds(root)))

@@ -198,6 +198,19 @@ def shift_to_reference(
     return dict(zip(elements, map(float, fit.values), strict=True))
 
 
+def check_level(shifted: Sequence[Trajectory], test: Sequence[Trajectory], level: str) -> None:
+    """See that the test runs are of the level of theory that the teacher's energies were shifted to.
+
+    Raises:
+        DtmdError: the mean energy of a run is off.
+    """
+    for own, true in zip(shifted, test, strict=True):
+        off = float(np.mean(true.energies - own.energies)) / len(true.numbers)
+        if abs(off) > ALIGNED:
+            raise DtmdError(f"reference.test: the energy of {true.source} is {off:+.3g} eV/atom off the teacher's "
+                            f"after the shift to {level} that the training runs need; it is of another level of theory, leave it out")
+
+
 def _check_forces(teacher: Teacher, labelled: Sequence[Trajectory], reference: Sequence[Trajectory]) -> None:
     its = np.concatenate([np.asarray(t.forces, dtype=float).ravel() for t in labelled])
     ours = np.concatenate([np.asarray(t.forces, dtype=float).ravel() for t in reference])

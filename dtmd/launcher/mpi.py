@@ -34,4 +34,5 @@ def _run_all(executor: Executor, works: Sequence[Work]) -> Iterator[tuple[int, s
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        for future in futures:  # the place stays open for other tasks
+            future.cancel()

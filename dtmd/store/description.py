@@ -48,6 +48,8 @@ def _describe(trajectory: Trajectory) -> dict:
         found["mean_energy_eV_per_atom"] = round(float(trajectory.energies.mean()) / len(symbols), 6)
     if trajectory.forces is not None:
         found["largest_force_eV_per_A"] = round(_largest(trajectory.forces), 3)
+    if origin.labels:
+        found["labels"] = origin.labels
     found["checks"] = {c.name: f"{c.verdict}: {c.text}" for c in origin.checks if c.verdict != "ok"} or "ok"
     return found | {"notes": list(trajectory.notes), "sha256": origin.digest[:12]}
 
