@@ -100,8 +100,8 @@ def test_ends_of_runs_come_first_then_what_is_farthest_and_near_duplicates_never
     twice = choose([candidates[0], candidates[0]], known_descriptors([known], descriptor), descriptor, n=100, n_last=2,
                    near=near)
     assert twice.n_near == 2 and count(twice.trajectories) <= 12
-    nothing = choose([Candidates(lambda: known, True)], known_descriptors([known], descriptor), descriptor, n=5, n_last=2,
-                     near=near)
+    nothing = choose([Candidates(lambda: known, True)], known_descriptors([known], descriptor), descriptor, n=5,
+                     n_last=2, near=near)
     assert nothing.trajectories == [] and nothing.n_near == 2
 
 

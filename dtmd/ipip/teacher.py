@@ -208,7 +208,8 @@ def check_level(shifted: Sequence[Trajectory], test: Sequence[Trajectory], level
         off = float(np.mean(true.energies - own.energies)) / len(true.numbers)
         if abs(off) > ALIGNED:
             raise DtmdError(f"reference.test: the energy of {true.source} is {off:+.3g} eV/atom off the teacher's "
-                            f"after the shift to {level} that the training runs need; it is of another level of theory, leave it out")
+                            f"after the shift to {level} that the training runs need; it is of another level of "
+                            "theory, leave it out")
 
 
 def _check_forces(teacher: Teacher, labelled: Sequence[Trajectory], reference: Sequence[Trajectory]) -> None:
