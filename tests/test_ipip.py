@@ -51,7 +51,7 @@ def test_every_stage_leaves_its_outputs_and_facts(finished):
     assert len(lines) == 3 and "teacher" in lines[0] and "round 1" in lines[1] and "round 2" in lines[2]
     assert sum("*" in line for line in lines) == 1
     explored = facts(folder, "round_1/explore")
-    assert explored["runs"] == 4 and explored["broken"] == {} and explored["speed"] > 0
+    assert explored["alive"] == {"300": [2, 2], "600": [2, 2]} and explored["broken"] == {} and explored["speed"] > 0
     assert explored["frames"] + explored["repeated"] == 4 * 21
     shift = facts(folder, "teacher")["shift"]
     assert -3.3 < shift["Cu"] < -2.7

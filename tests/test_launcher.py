@@ -70,7 +70,8 @@ from dtmd.launcher.mpi import mpi
 
 with mpi() as place:
     if place:
-        outcomes = launch([Toy(name, Path(sys.argv[1])) for name in ("a", "refuse", "b")], place)
+        first = launch([Toy(name, Path(sys.argv[1])) for name in ("a", "refuse")], place)
+        outcomes = first + launch([Toy("b", Path(sys.argv[1]))], place)
         print(sorted((outcome.name, outcome.problem) for outcome in outcomes))
 """
 

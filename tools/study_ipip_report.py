@@ -45,7 +45,7 @@ def summarised(data: dict) -> dict:
     explored = data["explored"]
     return {
         "study": study, "students": students, "teacher": data["teacher"]["errors"], "shift": data["teacher"]["shift"],
-        "explored": {"runs": sum(facts["runs"] for facts in explored),
+        "explored": {"runs": sum(pair[1] for facts in explored for pair in facts["alive"].values()),
                      "frames": [facts["frames"] for facts in explored],
                      "broken": sum(len(facts["broken"]) for facts in explored),
                      "speed": float(np.median([facts["speed"] for facts in explored]))},

@@ -60,15 +60,9 @@ class Round:
         return float("inf") if value is None else value
 
     @property
-    def n_alive(self) -> tuple[int, int]:
-        """Runs that survive, and all."""
-        pairs = self.probing["alive"].values()
-        return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
-
-    @property
     def share_alive(self) -> float:
         """Of the student's runs."""
-        alive, n_runs = self.n_alive
+        alive, n_runs = n_alive(self.probing)
         return alive / n_runs
 
     @property
@@ -87,7 +81,7 @@ class Round:
     def told(self) -> str:
         """In a line."""
         force, energy = (estimate(self.assessed["errors"][key]) for key in ("force", "energy"))
-        alive, n_runs = self.n_alive
+        alive, n_runs = n_alive(self.probing)
         return (f"force MAE {_MILLI * force.value:.1f} meV/Å, energy MAE {_MILLI * energy.value:.2f} meV/atom, {alive} "
                 f"of {n_runs} runs survive")
 
@@ -111,17 +105,15 @@ def table(progress: Progress) -> tuple[list[str], list[list[str]]]:
     heads = ["potential", "E, meV/atom", "F, meV/Å", *(f"F {element}" for element in elements), "MEPA, eV/Å",
              "runs alive", "steps/s", "pseudo-labels", "time"]
     explored = progress.teacher.explored
-    n_sound = explored["runs"] - len(explored["broken"])
-    lines = [["teacher", *_errors(progress.teacher.errors, elements), NOTHING, f"{n_sound} of {explored['runs']}",
-              _speed(explored), NOTHING, clock(progress.teacher.seconds)]]
+    lines = [["teacher", *_errors(progress.teacher.errors, elements), NOTHING, _share(explored), _speed(explored),
+              NOTHING, clock(progress.teacher.seconds)]]
     for done in progress.rounds:
         old, new = done.set_size
-        alive, n_runs = done.n_alive
         mepa = estimate(done.assessed["mepa"])
         lines.append([
             f"round {done.number}" + (" *" if done is progress.best else ""),
             *_errors(done.assessed["errors"], elements),
-            NOTHING if mepa is None else _with_interval(mepa, 1.0), f"{alive} of {n_runs}", _speed(done.probing),
+            NOTHING if mepa is None else _with_interval(mepa, 1.0), _share(done.probing), _speed(done.probing),
             f"{old} + {new} new" if old else str(new), clock(done.seconds),
         ])
     return heads, lines
@@ -142,6 +134,16 @@ def _speed(facts: Mapping[str, object]) -> str:
     return NOTHING if facts["speed"] is None else number(facts["speed"])
 
 
-def alive_estimates(done: Round) -> dict[str, Estimate]:
-    """Share of the runs that survive at each temperature in K."""
-    return {kelvin: wilson_interval(alive, n_runs) for kelvin, (alive, n_runs) in done.probing["alive"].items()}
+def n_alive(facts: Mapping[str, object]) -> tuple[int, int]:
+    """Runs that survive, and all, of the teacher or of a round."""
+    pairs = facts["alive"].values()
+    return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
+
+
+def _share(facts: Mapping[str, object]) -> str:
+    return "{} of {}".format(*n_alive(facts))
+
+
+def alive_estimates(facts: Mapping[str, object]) -> dict[str, Estimate]:
+    """Share of the runs that survive at each temperature in K, of the teacher or of a round."""
+    return {kelvin: wilson_interval(alive, n_runs) for kelvin, (alive, n_runs) in facts["alive"].items()}

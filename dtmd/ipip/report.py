@@ -38,22 +38,21 @@ def write_ipip_report(
 
 def _errors(progress: Progress, config: IPIPConfig) -> Section:
     elements = list(progress.teacher.errors["species"])
-    labels = {"energy": "energy, meV/atom", "force": "force components, meV/Å"}
-    rows = [_row(f"mean absolute error of the {text.partition(',')[0]}", text.partition(", ")[2], progress,
-                 lambda errors, key=key: errors[key]) for key, text in labels.items()]
-    rows += [_row(f"mean absolute error of the force components on {element}", "meV/Å", progress,
-                  lambda errors, element=element: errors["species"][element]) for element in elements]
+    rows = [_row("mean absolute error of the force components", "meV/Å", progress, lambda errors: errors["force"]),
+            *(_row(f"mean absolute error of the force components on {element}", "meV/Å", progress,
+                   lambda errors, element=element: errors["species"][element]) for element in elements),
+            _row("mean absolute error of the energy", "meV/atom", progress, lambda errors: errors["energy"])]
     mepa = {_side(done): estimate(done.assessed["mepa"]) for done in progress.rounds if done.assessed["mepa"]}
     if mepa:
         rows.append(Row("force error along rollouts (MEPA)", "eV/Å", None, mepa))
     plots = [
-        _plot("energy_error", "Error of the energy on the test set; the mark is the teacher's.", "MAE (meV/atom)",
-              progress, {"energy": lambda done: _milli(done.assessed["errors"]["energy"])},
-              _milli(progress.teacher.errors["energy"]).value),
         _plot("force_error", "Error of the forces on the test set; the mark is the teacher's, over all atoms.",
               "MAE (meV/Å)", progress,
               {element: lambda done, element=element: _milli(done.assessed["errors"]["species"][element])
                for element in elements}, _milli(progress.teacher.errors["force"]).value),
+        _plot("energy_error", "Error of the energy on the test set; the mark is the teacher's.", "MAE (meV/atom)",
+              progress, {"energy": lambda done: _milli(done.assessed["errors"]["energy"])},
+              _milli(progress.teacher.errors["energy"]).value),
     ]
     if len(mepa) == len(progress.rounds):
         plots.append(_plot("mepa", "Force error along rollouts from test frames.", "MEPA (eV/Å)", progress,
@@ -77,14 +76,17 @@ def _errors(progress: Progress, config: IPIPConfig) -> Section:
 def _survival(progress: Progress, config: IPIPConfig) -> Section:
     temperatures = list(progress.rounds[0].probing["alive"])
     explored = progress.teacher.explored
-    rows = [Row(f"runs that survive at {kelvin} K", "", None,
-                {_side(done): alive_estimates(done)[kelvin] for done in progress.rounds}) for kelvin in temperatures]
+    shares = {TEACHER: alive_estimates(explored),
+              **{_side(done): alive_estimates(done.probing) for done in progress.rounds}}
+    rows = [Row(f"share of the runs that survive at {kelvin} K", "", None,
+                {side: of_side[kelvin] for side, of_side in shares.items()}) for kelvin in temperatures]
     speeds = {TEACHER: explored["speed"], **{_side(done): done.probing["speed"] for done in progress.rounds}}
     rows.append(Row("speed, median over runs", "MD steps/s", None,
                     {side: Estimate(speed) for side, speed in speeds.items() if speed is not None}))
     md = config.md
     plot = _plot("alive", "Share of the student's runs that survive, with Wilson's intervals.", "share alive", progress,
-                 {f"{kelvin} K": lambda done, kelvin=kelvin: alive_estimates(done)[kelvin] for kelvin in temperatures})
+                 {f"{kelvin} K": lambda done, kelvin=kelvin: alive_estimates(done.probing)[kelvin]
+                  for kelvin in temperatures})
     ended = [(_side(done), end.name, duration(end.time), end.cause) for done in progress.rounds
              for end in read_ends(done.ends) if not end.alive]
     broken = [(TEACHER, name, NOTHING, cause) for name, cause in explored["broken"].items()]

@@ -165,8 +165,8 @@ class Pretraining:
         logger.info("%d of %d runs of the teacher are sound; %d frames, %d that were there already are left out",
                     len(sound), len(ends), n_frames, unseen.n_twice)
         explored = read_store(folder / FRAMES)
-        return {"runs": len(ends), "broken": {end.name: end.cause for end in ends if not end.alive}, "frames": n_frames,
-                "repeated": unseen.n_twice, "speed": _median_speed(ends),
+        return {"alive": _alive(ends), "broken": {end.name: end.cause for end in ends if not end.alive},
+                "frames": n_frames, "repeated": unseen.n_twice, "speed": _median_speed(ends),
                 "usual_distance": usual_distance(explored, _descriptor(explored))}
 
     def pretrain(self, number: int, frames: Sequence[Path], student: Path | None) -> tuple[Path, dict]:
@@ -207,12 +207,7 @@ class Pretraining:
             (model,) = models_of([f"student={student}"], folder)
             ends = self._runs(folder, model)
             write_ends(folder / ENDS, ends)
-            alive: dict[str, list[int]] = {}
-            for end in ends:
-                of_temperature = alive.setdefault(f"{end.temperature:g}", [0, 0])
-                of_temperature[0] += end.alive
-                of_temperature[1] += 1
-            return {"alive": alive, "speed": _median_speed(ends)}
+            return {"alive": _alive(ends), "speed": _median_speed(ends)}
 
         facts = stage.run(work)
         ends = read_ends(stage.output(ENDS))
@@ -346,6 +341,16 @@ _ADVICE_TEACHER = ("See that it is made for such structures; if the runs end in 
 def _training_settings(config) -> dict:
     """Without what changes memory, speed and output only."""
     return config.model_dump(mode="json", exclude={"threads", "device", "compile", "checkpoint_minutes"})
+
+
+def _alive(ends: Sequence[RunEnd]) -> dict[str, list[int]]:
+    """By temperature in K the runs that survive, and all."""
+    counts: dict[str, list[int]] = {}
+    for end in ends:
+        pair = counts.setdefault(f"{end.temperature:g}", [0, 0])
+        pair[0] += end.alive
+        pair[1] += 1
+    return counts
 
 
 def _median_speed(ends: Sequence[RunEnd]) -> float | None:
