@@ -423,8 +423,9 @@ def crashtest(
 
 @app.command()
 def ipip(
-    config: Annotated[Path, typer.Argument(help="YAML file.")],
+    config: Annotated[Optional[Path], typer.Argument(help="YAML file.")] = None,
     output: Annotated[Optional[Path], typer.Option("-o", help="Folder; runs/NAME by default.")] = None,
+    print_schema: Annotated[bool, typer.Option("--print-schema", help="Print all keys as a JSON schema.")] = False,
     redo: Annotated[Optional[str], typer.Option(
         metavar="STAGE", help="Do a stage, such as round_2/probe, and all that follow it again.")] = None,
     jobs: Annotated[Optional[int], typer.Option(help="Runs at a time; by default as cores allow.", min=1)] = None,
@@ -437,12 +438,17 @@ def ipip(
     with console.status("starting"):
         from dtmd.display import TrainingDisplay
         from dtmd.ensemble.runs import place_to_run
-        from dtmd.ipip.config import load_ipip_config
+        from dtmd.ipip.config import IPIPConfig, load_ipip_config
         from dtmd.ipip.labelling import Launching
         from dtmd.ipip.progress import table
         from dtmd.ipip.sequence import EXPORTED, REPORT, Displays, run_ipip
         from dtmd.launcher.display import LaunchDisplay
 
+    if print_schema:
+        print(json.dumps(IPIPConfig.model_json_schema(), indent=2))
+        return
+    if config is None:
+        raise DtmdError("no config; give a YAML file, such as inputs/ethane.yaml of the project")
     settings = load_ipip_config(config)
     root = output or Path("runs") / settings.name
     with place_to_run(launcher, root, jobs, threads, _pairs("--slurm", slurm)) as place:

@@ -35,7 +35,13 @@ def test_a_stage_without_its_output_is_done_again(tmp_path):
     work, calls = writing()
     stage(tmp_path).run(work)
     stage(tmp_path).output("out.txt").unlink()
-    assert stage(tmp_path).run(work)["frames"] == 2
+    (stage(tmp_path).folder / "left").touch()
+    assert stage(tmp_path).run(work)["frames"] == 2 and not (stage(tmp_path).folder / "left").exists()
+
+
+def test_an_input_that_is_gone_is_told(tmp_path):
+    with pytest.raises(DtmdError, match="old.h5: is missing, and round_1/probe is made from it.*--redo"):
+        stage(tmp_path, inputs=[tmp_path / "old.h5"]).run(writing()[0])
 
 
 def test_an_interrupted_stage_goes_on_with_what_it_left(tmp_path):
@@ -65,6 +71,18 @@ def test_what_a_stage_was_made_from_may_not_change(tmp_path):
     with pytest.raises(DtmdError, match="files were model.pt, now they are other.pt"):
         (tmp_path / "other.pt").write_text("two")
         stage(tmp_path, inputs=[tmp_path / "other.pt"]).run(work)
+
+
+def test_a_stage_that_failed_begins_anew_with_what_was_mended(tmp_path):
+    def failing(folder):
+        (folder / "left").touch()
+        raise DtmdError("no such teacher")
+
+    with pytest.raises(DtmdError, match="no such teacher"):
+        stage(tmp_path).run(failing)
+    assert read_state(stage(tmp_path).folder)["state"] == "failed"
+    assert stage(tmp_path, {"md": {"time": "2ps"}}).run(writing()[0])["frames"] == 1
+    assert not (stage(tmp_path).folder / "left").exists()
 
 
 def test_a_stage_and_what_follows_it_are_forgotten(tmp_path):

@@ -118,10 +118,10 @@ class Pretraining:
 
     def check(self) -> dict:
         """The teacher on the reference: whether it can be used, the shift of its energies, its errors."""
-        stage = self._stage(TEACHER_STAGE, {"teacher": self._teacher_settings, "level": self.config.reference.level,
-                                            "reference": self.reference.digest, "seed": self.config.seed,
-                                            "structures": self.config.md.structures})
-        return stage.run(self._check)
+        settings = {"teacher": self._teacher_settings, "level": self.config.reference.level, "seed": self.config.seed,
+                    "reference": self.reference.digest, "starts": [start.name for start in self.starts],
+                    "frames": self.config.assess.frames}
+        return self._stage(TEACHER_STAGE, settings).run(self._check)
 
     def _check(self, folder: Path) -> dict:
         check_teacher(self.teacher, single_frames(self.starts), folder / "check", self._launching)
@@ -238,7 +238,7 @@ class Pretraining:
                     "teacher": self._teacher_settings}
         stage = self._stage(f"round_{number}/renew", settings, [*frames, student, ends], [OLD])
         facts = stage.run(lambda folder: self._renew(folder, number, frames, student, read_ends(ends)))
-        return [path for path in (stage.output(OLD), stage.output(NEW)) if path.exists()], facts
+        return [stage.output(name) for name in ([OLD, NEW] if facts["new"] else [OLD])], facts
 
     def _renew(
         self, folder: Path, number: int, frames: Sequence[Path], student: Path, ends: Sequence[RunEnd]

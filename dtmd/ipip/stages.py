@@ -55,23 +55,33 @@ class Stage:
             The facts, with the `seconds` that it took over all interruptions.
 
         Raises:
-            DtmdError: it was done or begun from other inputs or settings.
+            DtmdError: it was done from other inputs or settings, or interrupted while it was; one that failed begins
+                anew then. An input that is missing.
         """
         made_from, state = self._made_from(), read_state(self.folder)
-        if state and (changes := _changes(state["made_from"], made_from)):
+        changes = _changes(state["made_from"], made_from) if state else []
+        if changes and state["state"] == "failed":  # what was wrong with it has been mended
+            shutil.rmtree(self.folder)
+            changes, state = [], {}
+        if changes:
             raise DtmdError(f"{self.folder}: was made from something else: {'; '.join(changes)}. Put that back, give "
                             f"another folder with -o, or repeat the command with --redo {self.name}, which does this "
                             "stage and all that follow it again")
-        if state.get("state") == "done" and all(self.output(name).exists() for name in self.outputs):
-            return state["facts"]
+        if state.get("state") == "done":
+            if all(self.output(name).exists() for name in self.outputs):
+                return state["facts"]
+            logger.info("%s: its outputs are gone, so that it is done again", self.name)
+            shutil.rmtree(self.folder)
+            state = {}
         logger.info("%s: %s", self.name, "goes on" if state else "begins")
         before, begun = state.get("seconds", 0.0), time.monotonic()
         record = {"state": "running", "seconds": before, "made_from": made_from}
         self._write(record)
         try:
             facts = work(self.folder)
-        except BaseException:
-            self._write(record | {"seconds": before + time.monotonic() - begun})
+        except BaseException as error:
+            state = "failed" if isinstance(error, DtmdError) else "running"
+            self._write(record | {"state": state, "seconds": before + time.monotonic() - begun})
             raise
         seconds = round(before + time.monotonic() - begun, 1)
         facts |= {"seconds": seconds}
@@ -80,6 +90,10 @@ class Stage:
         return facts
 
     def _made_from(self) -> dict:
+        for path in self.inputs:
+            if not path.exists():
+                raise DtmdError(f"{path}: is missing, and {self.name} is made from it; repeat the command with --redo "
+                                "and the stage that it belongs to")
         files = {_relative(path, self.root): sha256([path]) for path in self.inputs}
         return json.loads(json.dumps({"settings": self.settings, "files": files}))
 

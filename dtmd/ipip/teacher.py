@@ -87,10 +87,10 @@ def find_teacher(config: TeacherConfig) -> Teacher:
     if is_factory(config.calculator):
         module = config.calculator.partition(":")[0]
         digest = hashlib.sha256(json.dumps([config.calculator, config.arguments], sort_keys=True).encode())
-        local = Path(f"{module.replace('.', '/')}.py")
+        local, package = Path(f"{module.replace('.', '/')}.py"), module.partition(".")[0]
         if local.is_file():
             digest.update(local.read_bytes())
-        elif importlib.util.find_spec(module.partition(".")[0]) is None:
+        elif not Path(package).is_dir() and importlib.util.find_spec(package) is None:
             raise DtmdError(f"teacher.calculator {config.calculator}: no module {module} in {Path.cwd()} or among the "
                             "installed packages; install it, or correct the name")
         return Teacher(config, digest.hexdigest())
