@@ -119,7 +119,7 @@ class Pretraining:
     def check(self) -> dict:
         """The teacher on the reference: whether it can be used, the shift of its energies, its errors."""
         settings = {"teacher": self._teacher_settings, "level": self.config.reference.level, "seed": self.config.seed,
-                    "reference": self.reference.digest, "starts": [start.name for start in self.starts],
+                    "reference": self.reference.digest, "starts": self._start_digests,
                     "frames": self.config.assess.frames}
         return self._stage(TEACHER_STAGE, settings).run(self._check)
 
@@ -304,15 +304,20 @@ class Pretraining:
 
     @property
     def _teacher_settings(self) -> dict:
-        return {"calculator": self.config.teacher.calculator, "arguments": self.config.teacher.arguments,
-                "level": self.config.teacher.level, "digest": self.teacher.digest}
+        return {"arguments": self.config.teacher.arguments, "level": self.config.teacher.level,
+                "digest": self.teacher.digest}
 
     @property
     def _md_settings(self) -> dict:
         observables = self.config.observables
-        return {"md": self.config.md.model_dump(), "seed": self.config.seed,
-                "starts": [start.name for start in self.starts], "reference": self.reference.digest,
+        return {"md": self.config.md.model_dump(exclude={"structures"}), "seed": self.config.seed,
+                "starts": self._start_digests, "reference": self.reference.digest,
                 "observables": sha256([observables]) if observables else None}
+
+    @property
+    def _start_digests(self) -> dict[str, str]:
+        return {start.name: digest_of([start.trajectory.window(start.frame, start.frame + 1)])[:12]
+                for start in self.starts}
 
     def _teacher_model(self, folder: Path) -> CrashModel:
         named = self.config.teacher.calculator
