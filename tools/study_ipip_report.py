@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from study_report import COLOURS, Bootstrap, listed, processor, row
+from study_report import COLOURS, Bootstrap, listed, processor, row, write_files
 
-from dtmd.files import write_text, written_whole
 from dtmd.observables.statistics import wilson_interval
 
 FORCE, ENERGY = 0, 1
@@ -21,12 +19,7 @@ _MILLI = 1000.0
 def write_report(data: dict, out: Path, seconds: float) -> None:
     """report.json, report.md and figure.png in the output folder."""
     summary = summarised(data) | {"hours_of_the_last_command": round(seconds / 3600.0, 2)}
-    write_text(out / "report.json", json.dumps(summary, indent=1))
-    text = markdown(summary)
-    write_text(out / "report.md", text)
-    with written_whole(out / "figure.png") as temporary:
-        figure_of(summary).savefig(temporary, format="png", dpi=150)
-    print(text)
+    write_files(summary, markdown(summary), figure_of(summary), out)
 
 
 def summarised(data: dict) -> dict:

@@ -41,11 +41,15 @@ class Bootstrap:
 def write_report(data: dict, out: Path) -> None:
     """report.json, report.md and figure.png in the output folder."""
     summary = summarised(data)
+    write_files(summary, markdown(summary), figure_of(summary), out)
+
+
+def write_files(summary: dict, text: str, figure: Figure, out: Path) -> None:
+    """What every study leaves; the text is printed too."""
     write_text(out / "report.json", json.dumps(summary, indent=1))
-    text = markdown(summary)
     write_text(out / "report.md", text)
     with written_whole(out / "figure.png") as temporary:
-        figure_of(summary).savefig(temporary, format="png", dpi=150)
+        figure.savefig(temporary, format="png", dpi=150)
     print(text)
 
 
