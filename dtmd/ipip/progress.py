@@ -105,15 +105,16 @@ def table(progress: Progress) -> tuple[list[str], list[list[str]]]:
     heads = ["potential", "E, meV/atom", "F, meV/Å", *(f"F {element}" for element in elements), "MEPA, eV/Å",
              "runs alive", "steps/s", "pseudo-labels", "time"]
     explored = progress.teacher.explored
-    lines = [["teacher", *_errors(progress.teacher.errors, elements), NOTHING, _share(explored), _speed(explored),
-              NOTHING, clock(progress.teacher.seconds)]]
+    lines = [["teacher", *_errors(progress.teacher.errors, elements), NOTHING, _share(explored),
+              _speed(explored["speed"], None), NOTHING, clock(progress.teacher.seconds)]]
     for done in progress.rounds:
         old, new = done.set_size
         mepa = estimate(done.assessed["mepa"])
         lines.append([
             f"round {done.number}" + (" *" if done is progress.best else ""),
             *_errors(done.assessed["errors"], elements),
-            NOTHING if mepa is None else _with_interval(mepa, 1.0), _share(done.probing), _speed(done.probing),
+            NOTHING if mepa is None else _with_interval(mepa, 1.0), _share(done.probing),
+            _speed(done.probing["speed"], explored["speed"]),
             f"{old} + {new} new" if old else str(new), clock(done.seconds),
         ])
     return heads, lines
@@ -130,8 +131,11 @@ def _with_interval(value: Estimate, factor: float) -> str:
     return f"{number(factor * value.value)} ± {number(factor * 0.5 * (value.high - value.low), 2)}"
 
 
-def _speed(facts: Mapping[str, object]) -> str:
-    return NOTHING if facts["speed"] is None else number(facts["speed"])
+def _speed(speed: float | None, of_teacher: float | None) -> str:
+    """And how many times as fast as the teacher, where that is known."""
+    if speed is None:
+        return NOTHING
+    return number(speed) if of_teacher is None else f"{number(speed)} ({number(speed / of_teacher, 2)} ×)"
 
 
 def n_alive(facts: Mapping[str, object]) -> tuple[int, int]:

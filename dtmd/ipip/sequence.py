@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ase.formula import Formula
+
 from dtmd.comparison.settings import load_settings
 from dtmd.config import CurriculumConfig, dump_config
 from dtmd.display import TrainingDisplay
@@ -74,8 +76,7 @@ def run_ipip(
         survival = load_settings(config.observables).survival([*reference.train, *reference.validation])
         work = Pretraining(config, root, survival, reference, displays.launching, displays.training)
         write_text(root / CONFIG, dump_config(config))
-        symbols = reference.train[0].symbols
-        composition = {element: symbols.count(element) for element in reference.train[0].elements}
+        composition = Formula.from_list(reference.train[0].symbols).convert("hill").count()
         progress = _rounds(config, work, lambda found: write_ipip_report(found, config, composition, root / REPORT,
                                                                          command))
         _keep(progress, root)
