@@ -106,10 +106,12 @@ def test_another_config_is_refused_until_its_stage_is_done_again(finished):
     assert refused.returncode == 2
     told = " ".join(refused.stderr.split())
     assert "renew.forget was 0.1, now 0.5" in told and "--redo round_1/renew" in told
-    redone = ipip(folder, "--redo", "round_1/renew", renew={"forget": 0.5})
+    redone = ipip(folder, "--redo", "round_1/renew", renew={"forget": 0.5}, pretrain={"weights": "student"})
     assert redone.returncode == 0, redone.stderr
     assert "removed, to be done again: round_1/renew, round_2/pretrain" in " ".join(redone.stdout.split())
     assert facts(folder, "round_1/renew")["kept"] == round(0.5 * facts(folder, "round_1/explore")["frames"])
+    second = load_config(folder / "run/round_2/pretrain/training/config.yaml")
+    assert second.start_from.parts[-4:] == ("round_1", "finetune", "training", "model.pt")
 
 
 @pytest.mark.parametrize(("changes", "message"), [

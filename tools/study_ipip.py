@@ -29,7 +29,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Ablation(Strict):
+class Variant(Strict):
     """What differs in `Study.ipip`, and for which students."""
 
     students: list[str]
@@ -47,7 +47,7 @@ class Study(Strict):
         without: training on the reference alone, in keys of `finetune`.
         dynamic: fine-tuning by rollouts, likewise.
         longer: factor on the epochs of pretraining where there is one round only.
-        ablations: name → rounds with a part switched off.
+        variants: name → rounds with something changed, such as a part switched off.
     """
 
     seeds: list[int] = Field(min_length=1)
@@ -57,7 +57,7 @@ class Study(Strict):
     without: dict
     dynamic: dict
     longer: int
-    ablations: dict[str, Ablation]
+    variants: dict[str, Variant]
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class Plan:
 
     def names(self, student: str) -> list[str]:
         """All that is done with a student."""
-        ablations = [name for name, ablation in self.study.ablations.items() if student in ablation.students]
-        return [WITHOUT, ONCE, LONGER, ROUNDS, DYNAMIC, *ablations]
+        variants = [name for name, variant in self.study.variants.items() if student in variant.students]
+        return [WITHOUT, ONCE, LONGER, ROUNDS, DYNAMIC, *variants]
 
     def work(self) -> list[list[Arm]]:
         """What is done in turn; the arms of a turn do not wait for each other. The costly ones are first."""
         everyone = [(student, seed) for seed in self.study.seeds for student in reversed(self.study.students)]
-        turns = [[ROUNDS], [LONGER, DYNAMIC, *self.study.ablations, WITHOUT]]
+        turns = [[ROUNDS], [LONGER, DYNAMIC, *self.study.variants, WITHOUT]]
         return [[self.arm(student, seed, name) for name in turn for student, seed in everyone
                  if name in self.names(student)] for turn in turns]
 

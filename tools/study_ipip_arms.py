@@ -37,8 +37,8 @@ def config_of(plan: Plan, arm: Arm) -> IPIPConfig:
     """Of `dtmd ipip`, written beside the folder of the arm."""
     own = {"name": "study", "seed": arm.seed, "student": plan.study.students[arm.student]}
     content = merged(plan.study.ipip, own)
-    if arm.name in plan.study.ablations:
-        content = merged(content, plan.study.ablations[arm.name].changes)
+    if arm.name in plan.study.variants:
+        content = merged(content, plan.study.variants[arm.name].changes)
     if arm.name == LONGER:
         epochs = plan.study.longer * content["pretrain"]["curriculum"]["max_epochs"]
         content = merged(content, {"rounds": 1, "pretrain": {"curriculum": {"max_epochs": epochs}}})
@@ -61,7 +61,7 @@ def do(plan: Plan, arm: Arm) -> None:
         if arm.name in (WITHOUT, DYNAMIC):
             models = [one_model(plan, arm, config, displays)]
         else:
-            if arm.name in plan.study.ablations:
+            if arm.name in plan.study.variants:
                 begin_like(plan.arm(arm.student, arm.seed, ROUNDS), arm, FIRST_STAGES)
             elif arm.name == LONGER:
                 begin_like(plan.arm(arm.student, arm.seed, ROUNDS), arm, FIRST_STAGES[:1])

@@ -20,7 +20,7 @@ from dtmd.factories import is_factory
 from dtmd.files import sha256
 from dtmd.ingest import Watch, read_aimd
 from dtmd.ipip.assessment import frame_errors, predictions, rollout_error
-from dtmd.ipip.config import IPIPConfig
+from dtmd.ipip.config import IPIPConfig, TrainingConfig
 from dtmd.ipip.exploration import RunEnd, all_runs, read_ends, sound_frames, structure_starts, write_ends
 from dtmd.ipip.labelling import Launching, Potential, label
 from dtmd.ipip.pseudo_labels import (
@@ -343,9 +343,9 @@ _ADVICE_TEACHER = ("See that it is made for such structures; if the runs end in 
                    "`observables`")
 
 
-def _training_settings(config) -> dict:
-    """Without what changes memory, speed and output only."""
-    return config.model_dump(mode="json", exclude={"threads", "device", "compile", "checkpoint_minutes"})
+def _training_settings(config: TrainingConfig) -> dict:
+    """Without what changes memory, speed and output only, and without what the input files of a stage tell."""
+    return config.model_dump(mode="json", exclude={"threads", "device", "compile", "checkpoint_minutes", "weights"})
 
 
 def _alive(ends: Sequence[RunEnd]) -> dict[str, list[int]]:
