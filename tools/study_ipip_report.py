@@ -34,7 +34,7 @@ def summarised(data: dict) -> dict:
         for name, arm in arms.items():
             students[student][name]["less"] = {
                 other: differences(arm, arms[other], frames, bootstraps)
-                for other in ("pretrained once", "all rounds") if other != name}
+                for other in ("pretrained once", "all rounds") if name not in (other, "pretrained once")}
     explored = data["explored"]
     return {
         "study": study, "students": students, "teacher": data["teacher"]["errors"], "shift": data["teacher"]["shift"],
@@ -85,13 +85,14 @@ def markdown(summary: dict) -> str:
     """The table, one line for each arm, and the differences."""
     study, groups = summary["study"], list(summary["study"]["groups"])
     heads = ["student", "", *(f"force MAE {group}, meV/Å" for group in groups),
-             *(f"energy MAE {group}, meV/atom" for group in groups), "runs alive", "core minutes"]
+             *(f"energy MAE {group}, meV/atom" for group in groups), "MEPA, eV/Å", "runs alive", "minutes"]
     lines = [f"Means over {len(study['seeds'])} seeds; brackets hold 95 % intervals over seeds and test runs, those of "
              "shares are Wilson's.", "", row(heads), row(["---"] * len(heads))]
     for student, arms in summary["students"].items():
         for name, numbers in arms.items():
             lines.append(row([student, name, *(span(numbers["force"][group]) for group in groups),
-                              *(span(numbers["energy"][group]) for group in groups), share(numbers["alive"]),
+                              *(span(numbers["energy"][group]) for group in groups), mepa(numbers["mepa_by_seed"]),
+                              share(numbers["alive"]),
                               f"{np.mean(numbers['minutes']):.1f}"]))
     heads = ["student", "difference in force MAE, meV/Å", *groups, "verdict"]
     lines += ["", row(heads), row(["---"] * len(heads))]
@@ -115,6 +116,11 @@ def verdict(found: dict) -> str:
     told = [f"{'better' if values[2] < 0 else 'worse'} at {group}" for group, values in found.items()
             if values[2] < 0 or values[1] > 0]
     return ", ".join(told) or "not told apart"
+
+
+def mepa(by_seed: list[float | None]) -> str:
+    """Of each seed, as too few runs are long enough for an interval."""
+    return ", ".join("diverged" if value is None else f"{value:.2f}" for value in by_seed)
 
 
 def share(alive: list[int]) -> str:
@@ -158,7 +164,7 @@ def draw_errors(axes: Axes, summary: dict, places: dict) -> None:
     axes.axvline(_MILLI * summary["teacher"]["force"]["value"], color="#555555", linewidth=1, linestyle="--",
                  label="teacher, all frames")
     axes.set(xscale="log", xlabel="force MAE on unseen reference frames (meV/Å)")
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.4, 1.0))
 
 
 def draw_alive(axes: Axes, summary: dict, places: dict) -> None:
